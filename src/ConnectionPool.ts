@@ -1,0 +1,139 @@
+/**
+ * The pool's service: what a program can ask of a pool besides statements, and the making of one.
+ *
+ * `internal/poolState` decides, `internal/poolImpl` acts.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
+import type * as FiberId from "effect/FiberId"
+import * as Runtime from "effect/Runtime"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import type { ConnectFailure, InvalidConfig } from "./DbError.js"
+import type { Driver } from "./Driver.js"
+import type { Lease } from "./internal/lease.js"
+import type { LeaseKind } from "./internal/leaseModel.js"
+import * as maintenance from "./internal/maintenance.js"
+import { PoolImpl } from "./internal/poolImpl.js"
+import type { PoolConfig } from "./PoolConfig.js"
+import type { PoolSnapshot } from "./PoolStats.js"
+import * as Recovery from "./Recovery.js"
+
+/**
+ * What a pool's end had to cut.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DrainReport {
+  /** Connections that were still in use when the drain timeout was over, with what was done on them. */
+  readonly cut: ReadonlyArray<string>
+}
+
+/**
+ * A pool of connections to one database.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Pool {
+  readonly config: PoolConfig
+  readonly driver: Driver
+  /** The pool as it is now. */
+  readonly snapshot: Effect.Effect<PoolSnapshot>
+  /**
+   * Changes the maximum number of connections. Fewer: idle ones close now, held ones when they come back.
+   * Fails with `InvalidConfig` unless the size is a whole number from 1.
+   */
+  readonly resize: (poolSize: number) => Effect.Effect<void, InvalidConfig>
+  /** Makes every open connection suspect: each is checked before it is used again. */
+  readonly invalidateAll: Effect.Effect<void>
+  /**
+   * Lends no more, lets running work end within the drain timeout and closes what comes back. Interruption stops the
+   * waiting, not the draining.
+   */
+  readonly drain: Effect.Effect<void>
+  /** {@link drain}, then cuts what is still in use. Every later borrow fails with `PoolClosed`. */
+  readonly closeAll: Effect.Effect<DrainReport>
+  /** @internal Borrows: the lease is granted at once or waits, see `Lease.granted`. Synchronous. */
+  readonly unsafeBorrow: (
+    kind: LeaseKind,
+    holder: FiberId.FiberId,
+    options?: { readonly acquireTimeout?: number | undefined }
+  ) => Lease
+  /** @internal A lease without a connection, to be the heir of another. */
+  readonly unsafeLease: (kind: LeaseKind, holder: FiberId.FiberId) => Lease
+  /** @internal Whether the connection was unused for so long, or was open during a loss, that it must be checked. */
+  readonly unsafeSuspect: (lease: Lease) => boolean
+  /** @internal Waits as long as a cancel may take, then gives up. */
+  readonly unsafePatiently: (effect: Effect.Effect<void>, giveUp: () => void) => Effect.Effect<void>
+  /** @internal A statement was run again. */
+  readonly unsafeRetried: () => void
+}
+
+/**
+ * The program's default pool.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export class ConnectionPool extends Context.Tag("effect-sql-pool/ConnectionPool")<ConnectionPool, Pool>() {}
+
+/**
+ * Identifies the pool of the database called `Name`.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export interface Named<Name extends string> {
+  readonly _: "effect-sql-pool/ConnectionPool"
+  readonly name: Name
+}
+
+/**
+ * The tag of a named database's pool.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export const tag = <Name extends string>(name: Name): Context.Tag<Named<Name>, Pool> =>
+  Context.GenericTag<Named<Name>, Pool>(`effect-sql-pool/ConnectionPool/${name}`)
+
+/**
+ * Makes a pool on a driver, for as long as the scope. It opens nothing before somebody asks, except what `minimumIdle`
+ * says. The scope's end is {@link Pool.closeAll}.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (driver: Driver, config: PoolConfig): Effect.Effect<Pool, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const runtime = yield* Effect.runtime<never>()
+    const fork = Runtime.runFork(runtime)
+    const clock = yield* Effect.clock
+    const empty = yield* Deferred.make<void>()
+    const schedule: Schedule.Schedule<unknown, ConnectFailure> = config.connectSchedule ?? Recovery.connectSchedule
+    // the fibers of the pool end after everything else of it
+    const fibers = yield* Effect.acquireRelease(
+      Scope.make(ExecutionStrategy.parallel),
+      (scope, exit) => Scope.close(scope, exit)
+    )
+    const pool = new PoolImpl(
+      driver,
+      config,
+      clock,
+      // never at once: what the pool starts must not call back into the event that started it. And interruptible,
+      // even when the layer is built where nothing is.
+      (effect) => fork(Effect.interruptible(effect), { scope: fibers, immediate: false }),
+      empty,
+      yield* Schedule.driver(schedule)
+    )
+    yield* Effect.addFinalizer(() => Effect.asVoid(pool.closeAll))
+    pool.housekeeping()
+    pool.fork(maintenance.housekeeping(pool))
+    return pool
+  })

@@ -1,0 +1,490 @@
+/**
+ * One borrowed connection, from the wish for it to its return: `Waiting` until the pool grants it, then one statement
+ * at a time, `Ended` once.
+ *
+ * Invariants: a statement is on the connection exactly while `Running`, a cursor exactly while `Streaming`; `Stopping`
+ * until the server has stopped what was interrupted, and nothing is sent meanwhile; the pool gets the connection back
+ * exactly once, and never with something running on it.
+ *
+ * The lease knows the connection and the order of statements. Which fiber may use it is `FiberConnection`'s business.
+ *
+ * @internal
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import { type AcquireError, ConnectionBusy, ConnectionLost, type DbError, SessionEnded } from "../DbError.js"
+import type { Connection, Cursor, Result, Row, Statement } from "../Driver.js"
+import {
+  type End,
+  type History,
+  type LeaseKind,
+  type LeaseState,
+  noHistory,
+  type OpenCursor,
+  outside,
+  refusal,
+  remember,
+  type Rest,
+  toldOutcome,
+  type Turn
+} from "./leaseModel.js"
+import type { Node } from "./linkedList.js"
+import type { Condition, Member, Slot, Waiter } from "./poolModel.js"
+import { type Section, Turns, type Waiting } from "./turns.js"
+
+/** @internal What a lease asks of its pool. All but `patiently` is synchronous. */
+export interface LeaseHost {
+  readonly now: () => number
+  /** The waiter leaves the queue. */
+  readonly abandon: (node: Node<Waiter<Lease>>) => void
+  /** Another lease of the same borrower holds the slot from now on. */
+  readonly reassign: (slot: Slot<Connection, Lease>, lease: Lease) => void
+  readonly setLendable: (slot: Slot<Connection, Lease>, yes: boolean) => void
+  readonly giveBack: (slot: Slot<Connection, Lease>, condition: Condition) => void
+  /** The connection is of no use any more. */
+  readonly discard: (slot: Slot<Connection, Lease>, why: "lost" | "cancel failed" | "invalidated") => void
+  /** The connection has just answered. */
+  readonly answered: (member: Member<Connection>) => void
+  /** Calls back when a statement has waited for its turn as long as anybody waits for a connection; cancelled by what it returns. */
+  readonly afterAcquireTimeout: (then: (millis: number) => void) => () => void
+  /** Waits as long as a cancel may take, then gives up. */
+  readonly patiently: (effect: Effect.Effect<void>, giveUp: () => void) => Effect.Effect<void>
+  /** Stops what runs on the connection within the pool's time limit and tells whether that worked. */
+  readonly stop: (connection: Connection, done: (stopped: boolean) => void) => void
+}
+
+const ready: LeaseState = { _tag: "Ready" }
+const running: LeaseState = { _tag: "Running" }
+const streaming: LeaseState = { _tag: "Streaming" }
+const stopping: LeaseState = { _tag: "Stopping" }
+const waiting: LeaseState = { _tag: "Waiting" }
+
+/** A cursor that is being read: whether it has not ended, and whether a chunk has been asked for. */
+interface Open {
+  active: boolean
+  asked: boolean
+}
+
+/** @internal */
+export class Lease {
+  state: LeaseState = waiting
+  /** Its place in the queue, while it waits. */
+  node: Node<Waiter<Lease>> | undefined
+  /** What the connection has done for this borrower, and may so be read back by it. */
+  history: History = noHistory
+  /** Whether the borrower knows that the connection is lost. */
+  told = false
+  /** Whether the connection is to be closed when it comes back. */
+  #doomed = false
+  #slot: Slot<Connection, Lease> | undefined
+  #member: Member<Connection> | undefined
+  #notify: ((effect: Effect.Effect<void, AcquireError>) => void) | undefined
+  /** Statements of other fibers that wait for their turn on this connection. */
+  #turns: Turns | undefined
+  /** The lease that has the connection after this one. */
+  #heir: Lease | undefined
+  #advancing = false
+
+  constructor(
+    readonly host: LeaseHost,
+    readonly kind: LeaseKind,
+    readonly holder: FiberId.FiberId,
+    readonly rest: Rest
+  ) {}
+
+  // --- from the pool -----------------------------------------------------------------------------------------------
+
+  grant(slot: Slot<Connection, Lease>, member: Member<Connection>): void {
+    this.#slot = slot
+    this.#member = member
+    this.node = undefined
+    this.state = ready
+    this.#tell(Exit.void)
+  }
+
+  refuse(error: AcquireError): void {
+    this.node = undefined
+    this.state = { _tag: "Ended", end: { _tag: "Refused", error } }
+    this.#tell(Exit.fail(error))
+  }
+
+  takenBack(): void {
+    this.#slot = this.#member = undefined
+    this.state = { _tag: "Ended", end: { _tag: "TakenBack" } }
+  }
+
+  /** The connection broke or was cut while nothing ran on it; what runs is told by its own answer. */
+  lost(error: DbError): void {
+    if (this.state._tag === "Ended" || this.state._tag === "Waiting") return
+    const held = this.#member?.connection.session() ?? "clean"
+    this.#slot = this.#member = undefined
+    this.state = { _tag: "Ended", end: { _tag: "Lost", error, held } }
+    this.#wakeAll()
+  }
+
+  // --- to the borrower ---------------------------------------------------------------------------------------------
+
+  /** The connection, while it is this lease's. */
+  get connection(): Connection | undefined {
+    return this.#slot === undefined ? undefined : this.#member?.connection
+  }
+
+  get slot(): Slot<Connection, Lease> | undefined {
+    return this.#slot
+  }
+
+  /** Whether a statement could start now or after those before it. */
+  get usable(): boolean {
+    const tag = this.state._tag
+    return tag === "Ready" || tag === "Running" || tag === "Streaming" || tag === "Stopping"
+  }
+
+  /** From now on the pool does not take the connection back, until a statement has run. */
+  claim(): void {
+    if (this.#slot?.lendable !== undefined) this.host.setLendable(this.#slot, false)
+  }
+
+  /** Whether the section is on the stack of those that have the connection. */
+  has(section: Section): boolean {
+    return this.#turns?.has(section) === true
+  }
+
+  /**
+   * Ends what is inside the section, which must be on the stack, and stops what runs, whoever started it. Answers with
+   * the outermost of the sections inside, if there was one: its work has to be undone.
+   */
+  popTo(section: Section): Section | undefined {
+    const popped = this.#turns?.popTo(section)
+    this.#interrupted()
+    for (const { start } of popped?.waiting ?? []) start()
+    return popped?.unfinished
+  }
+
+  /** Gives the connection to the section around the one on top, when there is nothing to send for that. */
+  leave(section: Section): void {
+    if (this.#turns !== undefined) this.#turns.section = section.parent
+    if (this.state._tag === "Ready") this.#next()
+  }
+
+  /** Completes when the connection is granted. Interruption leaves the queue; what was granted stays with the lease. */
+  granted(): Effect.Effect<void, AcquireError> {
+    return Effect.async<void, AcquireError>((resume) => {
+      if (this.state._tag === "Waiting") this.#notify = resume
+      else if (this.state._tag === "Ended" && this.state.end._tag === "Refused") resume(Exit.fail(this.state.end.error))
+      else resume(Exit.void)
+      return Effect.sync(() => {
+        this.#notify = undefined
+        if (this.state._tag === "Waiting") this.release("interruption")
+        else this.#rest()
+      })
+    })
+  }
+
+  /**
+   * Gives the connection back: at once when nothing runs, else when the server has stopped what does. Idempotent,
+   * synchronous, never throws.
+   */
+  release(by: string): void {
+    const end: End = { _tag: "Released", by }
+    switch (this.state._tag) {
+      case "Waiting": {
+        if (this.node !== undefined) this.host.abandon(this.node)
+        this.node = undefined
+        this.state = { _tag: "Ended", end }
+        return
+      }
+      case "Ready":
+        return this.#end(end)
+      case "Running":
+      case "Streaming":
+        this.state = { _tag: "Leaving", end }
+        this.#wakeAll()
+        return this.#stop()
+      case "Stopping":
+        this.state = { _tag: "Leaving", end }
+        return this.#wakeAll()
+      case "Leaving":
+      case "Ended":
+        return
+    }
+  }
+
+  /**
+   * Runs one statement, after those that came before it. Interruption stops it on the server, without waiting for that.
+   */
+  run(statement: Statement, turn: Turn = outside): Effect.Effect<Result, DbError> {
+    return this.#exclusive<Result>(statement, turn, running, (connection, done) => {
+      if (turn.enters !== undefined) this.#sections.section = turn.enters
+      connection.run(statement, (exit) => {
+        const held = this.#member?.connection.session()
+        const answer = held === "transaction" ? toldOutcome(statement, turn, exit) : exit
+        this.history = remember(this.history, statement, exit)
+        if (turn.enters !== undefined && Exit.isFailure(exit) && this.state._tag === "Running") {
+          // one that was interrupted may have been done: then its section has to undo it
+          this.#sections.section = turn.section
+        }
+        if (turn.leaves === true && Exit.isSuccess(exit)) this.#sections.section = turn.section?.parent
+        this.#answered(exit, turn.holds)
+        done(answer)
+      })
+    })
+  }
+
+  /** A cursor over the statement's rows, for as long as the scope; ending it early stops the statement on the server. */
+  cursor(statement: Statement, turn: Turn = outside): Effect.Effect<OpenCursor, DbError, Scope.Scope> {
+    return Effect.suspend(() => {
+      const open: Open = { active: false, asked: false }
+      // the finalizer comes first: nothing can be lost between the start of the cursor and its registration
+      return Effect.zipRight(
+        Effect.addFinalizer(() =>
+          Effect.sync(() => {
+            if (open.active) this.#interrupted()
+          })
+        ),
+        Effect.map(
+          this.#exclusive<Cursor>(statement, turn, streaming, (connection, done) => {
+            open.active = true
+            done(Exit.succeed(connection.stream(statement)))
+          }),
+          (cursor) => ({ columns: cursor.columns, pull: this.#pull(statement, cursor, open) })
+        )
+      )
+    })
+  }
+
+  /**
+   * Hands the connection to another lease of the same borrower, which goes on where this one ends; false, and nothing
+   * happens, while a statement runs on this one. Who still waits on this one has come too late.
+   */
+  handOver(heir: Lease): boolean {
+    const slot = this.#slot
+    const { state } = this
+    if ((state._tag !== "Ready" && state._tag !== "Stopping") || slot === undefined) return false
+    this.state = { _tag: "Ended", end: { _tag: "Released", by: "the end of its session" } }
+    heir.#slot = slot
+    heir.#member = this.#member
+    heir.history = this.history
+    heir.#doomed = this.#doomed
+    heir.state = state
+    this.#heir = heir
+    this.#slot = this.#member = undefined
+    this.host.reassign(slot, heir)
+    this.#wakeAll()
+    heir.#rest()
+    return true
+  }
+
+  /** Ends the lease and closes the connection instead of lending it again. */
+  invalidate(by: string): void {
+    const slot = this.#slot
+    if (slot === undefined || this.state._tag === "Ended") return
+    this.state = { _tag: "Ended", end: { _tag: "Released", by } }
+    this.#slot = this.#member = undefined
+    this.#wakeAll()
+    this.host.discard(slot, "invalidated")
+  }
+
+  // --- inside ------------------------------------------------------------------------------------------------------
+
+  get #sections(): Turns {
+    this.#turns ??= new Turns()
+    return this.#turns
+  }
+
+  #pull(statement: Statement, cursor: Cursor, open: Open): OpenCursor["pull"] {
+    return Effect.async<ReadonlyArray<Row>, Option.Option<DbError>>((resume) => {
+      const fail = (exit: Exit.Exit<never, DbError>): void => resume(Exit.mapError(exit, Option.some))
+      if (!open.active) return resume(Exit.fail(Option.none()))
+      // a stream whose connection was taken from it, or that was interrupted while it read, must not look complete
+      if (this.state._tag !== "Streaming" || open.asked) return fail(this.#refusal(statement))
+      open.asked = true
+      cursor.next((exit) => {
+        const streaming = this.state._tag === "Streaming"
+        if (streaming && Exit.isSuccess(exit) && exit.value.length > 0) {
+          open.asked = false
+          return resume(Exit.succeed(exit.value))
+        }
+        open.active = false
+        this.#answered(exit)
+        if (Exit.isFailure(exit)) fail(Exit.failCause(exit.cause))
+        else if (streaming) resume(Exit.fail(Option.none()))
+        else fail(this.#refusal(statement))
+      })
+      return Effect.sync(() => this.#interrupted())
+    })
+  }
+
+  /** Waits for the statement's turn, then starts; `begin` is called synchronously with the connection. */
+  #exclusive<A>(
+    statement: Statement,
+    turn: Turn,
+    activity: LeaseState,
+    begin: (connection: Connection, done: (exit: Exit.Exit<A, DbError>) => void) => void
+  ): Effect.Effect<A, DbError> {
+    return Effect.async<A, DbError>((resume) => {
+      let waiting: Node<Waiting> | undefined
+      let stopWaiting: (() => void) | undefined
+      let phase: "waiting" | "started" | "settled" = "waiting"
+      let afterwards: (() => void) | undefined
+      const settle = (exit: Exit.Exit<A, DbError>): void => {
+        phase = "settled"
+        stopWaiting?.()
+        resume(exit)
+        afterwards?.()
+      }
+      const start = (): void => {
+        waiting = undefined
+        stopWaiting?.()
+        const connection = this.connection
+        if (this.state._tag !== "Ready" || connection === undefined) return settle(this.#refusal(statement))
+        if (turn.section?.ended === true && turn.final !== true) {
+          settle(Exit.fail(new SessionEnded({ statement: statement.sql })))
+          return this.#next()
+        }
+        this.state = activity
+        phase = "started"
+        this.claim()
+        begin(connection, settle)
+        // who came after a stream would wait for its consumer, which may be waiting for them
+        if (activity === streaming) this.#wakeAll()
+      }
+      if (this.#mustWait(turn)) {
+        waiting = this.#sections.enqueue({ section: turn.section, start })
+        stopWaiting = this.host.afterAcquireTimeout((millis) => {
+          if (waiting === undefined) return
+          this.#turns?.leave(waiting)
+          settle(Exit.fail(new ConnectionBusy({ statement: statement.sql, waitedMillis: millis })))
+        })
+      } else start()
+      return Effect.suspend(() => {
+        if (waiting !== undefined) this.#turns?.leave(waiting)
+        stopWaiting?.()
+        if (phase !== "started") return Effect.void
+        if (turn.patient !== true) return Effect.sync(() => this.#interrupted())
+        return this.host.patiently(
+          Effect.async<void>((answered) => {
+            afterwards = () => answered(Effect.void)
+          }),
+          () => this.invalidate("an unanswered end of a transaction")
+        )
+      })
+    })
+  }
+
+  #mustWait({ section }: Turn): boolean {
+    const tag = this.state._tag
+    if (tag === "Running" || tag === "Stopping") return true
+    return tag === "Ready" && (this.#advancing || (this.#turns !== undefined && !this.#turns.mayStart(section)))
+  }
+
+  #refusal(statement: Statement): Exit.Exit<never, DbError> {
+    if (this.state._tag === "Ended" && this.state.end._tag === "Lost") this.told = true
+    return refusal(this.kind, this.state, statement)
+  }
+
+  /** A statement or cursor has come to its end, whichever. */
+  #answered(exit: Exit.Exit<unknown, DbError>, holds = false): void {
+    const member = this.#member
+    if (member === undefined || (this.state._tag !== "Running" && this.state._tag !== "Streaming")) return
+    const error = Exit.isFailure(exit) && exit.cause._tag === "Fail" ? exit.cause.error : undefined
+    if (!member.connection.isOpen()) return this.#broke(error)
+    this.host.answered(member)
+    // a server that has become read-only is not the one that the next statement should find
+    if (error?._tag === "ReadOnlyError") this.#doomed = true
+    if (this.#doomed && this.kind === "fiber" && member.connection.session() === "clean") {
+      return this.invalidate("a read-only server")
+    }
+    if (holds) this.state = ready
+    else this.#next()
+  }
+
+  #broke(error: DbError | undefined): void {
+    const slot = this.#slot
+    this.lost(error ?? new ConnectionLost({ outcome: "unknown", reason: "it was closed" }))
+    this.told = true
+    if (slot !== undefined) this.host.discard(slot, "lost")
+  }
+
+  /** The connection is free: for the next statement of this lease, or to rest. */
+  #next(): void {
+    this.state = ready
+    // a statement that is answered at once comes back here before it has returned: one loop starts them all
+    if (this.#advancing) return
+    this.#advancing = true
+    while (this.state._tag === "Ready") {
+      const waiting = this.#turns?.next()
+      if (waiting === undefined) break
+      waiting.start()
+    }
+    this.#advancing = false
+    this.#rest()
+  }
+
+  /** Nothing runs and nobody waits on this lease: a clean connection may serve somebody else. */
+  #rest(): void {
+    if (this.rest === "keep" || this.state._tag !== "Ready" || this.#slot === undefined) return
+    if (this.#member?.connection.session() !== "clean") return
+    if (this.rest === "lend") this.host.setLendable(this.#slot, true)
+    else this.release("the end of its statement")
+  }
+
+  #interrupted(): void {
+    if (this.state._tag !== "Running" && this.state._tag !== "Streaming") return
+    this.state = stopping
+    this.#stop()
+  }
+
+  #stop(): void {
+    const member = this.#member
+    if (member === undefined) return
+    this.host.stop(
+      member.connection,
+      (stopped) => this.#holder().#stopped(member, stopped && member.connection.isOpen())
+    )
+  }
+
+  /** The lease that has the connection now. */
+  #holder(): Lease {
+    return this.#heir === undefined ? this : this.#heir.#holder()
+  }
+
+  #stopped(member: Member<Connection>, stopped: boolean): void {
+    const slot = this.#slot
+    if (this.state._tag !== "Stopping" && this.state._tag !== "Leaving") return
+    if (!stopped) {
+      const error = new ConnectionLost({ outcome: "unknown", reason: "an interrupted statement could not be stopped" })
+      if (this.state._tag === "Stopping") this.lost(error)
+      else this.state = { _tag: "Ended", end: this.state.end }
+      if (slot !== undefined) this.host.discard(slot, "cancel failed")
+      return
+    }
+    this.host.answered(member)
+    if (this.state._tag === "Leaving") this.#end(this.state.end)
+    else this.#next()
+  }
+
+  #end(end: End): void {
+    this.state = { _tag: "Ended", end }
+    const slot = this.#slot
+    const clean = this.#member?.connection.session() === "clean"
+    this.#slot = this.#member = undefined
+    this.#wakeAll()
+    if (slot === undefined) return
+    if (this.#doomed) return this.host.discard(slot, "invalidated")
+    this.host.giveBack(slot, clean ? "clean" : "changed")
+  }
+
+  /** Who waits is told why it waits in vain. */
+  #wakeAll(): void {
+    for (let waiting = this.#turns?.any(); waiting !== undefined; waiting = this.#turns?.any()) waiting.start()
+  }
+
+  #tell(exit: Exit.Exit<void, AcquireError>): void {
+    const notify = this.#notify
+    this.#notify = undefined
+    notify?.(exit)
+  }
+}

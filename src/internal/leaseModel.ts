@@ -1,0 +1,146 @@
+/**
+ * The words of a lease: what it is borrowed for, the states it goes through, and what may be said of its statements.
+ *
+ * @internal
+ */
+import type * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Option from "effect/Option"
+import { type AcquireError, ConnectionBusy, ConnectionLost, type DbError, SessionEnded } from "../DbError.js"
+import type { Result, Row, SessionState, Statement } from "../Driver.js"
+import type { Section } from "./turns.js"
+
+/** @internal For what a connection is borrowed. */
+export type LeaseKind = "fiber" | "connection" | "session" | "stream"
+
+/** @internal What happens to a clean connection between two statements: kept, kept until somebody waits, returned. */
+export type Rest = "keep" | "lend" | "return"
+
+/** @internal Why a lease is over. */
+export type End =
+  /** Given back; `by` says what did it, for the error of whoever uses it afterwards. */
+  | { readonly _tag: "Released"; readonly by: string }
+  /** Clean and idle, and somebody else needed it. */
+  | { readonly _tag: "TakenBack" }
+  /** The connection broke; what its session `held` is gone with it. */
+  | { readonly _tag: "Lost"; readonly error: DbError; readonly held: SessionState }
+  /** It was never granted. */
+  | { readonly _tag: "Refused"; readonly error: AcquireError }
+
+/** @internal */
+export type LeaseState =
+  | { readonly _tag: "Waiting" }
+  | { readonly _tag: "Ready" }
+  | { readonly _tag: "Running" }
+  | { readonly _tag: "Streaming" }
+  | { readonly _tag: "Stopping" }
+  /** Over for its borrower, but the server is still stopping what ran. */
+  | { readonly _tag: "Leaving"; readonly end: End }
+  | { readonly _tag: "Ended"; readonly end: End }
+
+/** @internal Of which section a statement is, and whose turn it is after it. */
+export interface Turn {
+  readonly section: Section | undefined
+  /** The section that has the connection from the start of the statement on; if it fails it never had it. */
+  readonly enters?: Section | undefined
+  /** Whether the section around this one has the connection again after the statement, if it succeeds. */
+  readonly leaves?: boolean | undefined
+  /** Whether it is sent although its section has been declared over: it is what ends it. */
+  readonly final?: boolean | undefined
+  /** Whether interruption waits for its answer as long as a cancel may take, instead of stopping it. */
+  readonly patient?: boolean | undefined
+  /** Whether the connection stays with the lease afterwards because the next statement belongs to this one. */
+  readonly holds?: boolean | undefined
+}
+
+/** @internal */
+export const outside: Turn = { section: undefined }
+
+/** @internal Rows a chunk at a time; `pull` fails with `None` at the end. */
+export interface OpenCursor {
+  readonly columns: () => ReadonlyArray<string>
+  readonly pull: Effect.Effect<ReadonlyArray<Row>, Option.Option<DbError>>
+}
+
+/** @internal What a lease's statements have left on its connection for a later one to read. */
+export interface History {
+  /** How many statements there were. */
+  readonly statements: number
+  /** Whether one of them wrote. */
+  readonly wrote: boolean
+  /** The last ids that inserts gave back, the newest first. */
+  readonly insertIds: ReadonlyArray<number | bigint>
+}
+
+/** @internal */
+export const noHistory: History = { statements: 0, wrote: false, insertIds: [] }
+const writing = new Set(["INSERT", "REPLACE", "UPDATE", "DELETE"])
+const mostInsertIds = 16
+/** Statements that commit nothing, whatever becomes of them. */
+const neverCommits = new Set("SELECT INSERT UPDATE DELETE REPLACE WITH VALUES TABLE SHOW SAVEPOINT".split(" "))
+
+/** @internal The history with one more statement. */
+export const remember = (
+  { insertIds, statements, wrote }: History,
+  { traits }: Statement,
+  exit: Exit.Exit<Result, DbError>
+): History => {
+  const id = Exit.isSuccess(exit) ? exit.value.insertId : 0
+  return {
+    statements: statements + 1,
+    wrote: wrote || writing.has(traits.verb),
+    insertIds: id === 0 ? insertIds : [id, ...insertIds.slice(0, mostInsertIds - 1)]
+  }
+}
+
+/**
+ * @internal What is said of a statement whose connection broke while a transaction was open: that went with it, unless
+ * this statement was one that may have committed.
+ */
+export const toldOutcome = (
+  { sql, traits }: Statement,
+  turn: Turn,
+  exit: Exit.Exit<Result, DbError>
+): Exit.Exit<Result, DbError> => {
+  if (Exit.isSuccess(exit) || exit.cause._tag !== "Fail" || exit.cause.error._tag !== "ConnectionLost") return exit
+  const { code, errno, outcome, reason, sqlState } = exit.cause.error
+  if (outcome === "unknown" && (turn.leaves === true || !neverCommits.has(traits.verb))) return exit
+  return Exit.fail(new ConnectionLost({ outcome: "rolled back", reason, statement: sql, code, errno, sqlState }))
+}
+
+/** @internal Why a statement cannot run on this lease (any more). */
+export const refusal = (
+  kind: LeaseKind,
+  state: LeaseState,
+  statement: Statement
+): Exit.Exit<never, DbError> => {
+  if (state._tag === "Streaming" && kind !== "stream") {
+    return Exit.fail(new ConnectionBusy({ statement: statement.sql }))
+  }
+  if (state._tag === "Streaming" || state._tag === "Stopping" || state._tag === "Ready") {
+    return Exit.fail(new SessionEnded({ statement: statement.sql }))
+  }
+  if (state._tag !== "Ended" && state._tag !== "Leaving") {
+    return Exit.die(new Error("the lease was used before it was granted"))
+  }
+  switch (state.end._tag) {
+    case "Lost":
+      return Exit.fail(
+        new ConnectionLost({
+          outcome: state.end.held === "transaction" ? "rolled back" : "not executed",
+          reason: `it broke before this statement: ${state.end.error.message}`,
+          statement: statement.sql
+        })
+      )
+    case "Refused":
+      return Exit.fail(state.end.error)
+    case "TakenBack":
+      return Exit.fail(new SessionEnded({ statement: statement.sql }))
+    case "Released":
+      return kind === "connection"
+        ? Exit.die(
+          new Error(`A connection was used after its release (released by ${state.end.by}): ${statement.sql}`)
+        )
+        : Exit.fail(new SessionEnded({ statement: statement.sql }))
+  }
+}

@@ -1,0 +1,142 @@
+/**
+ * What a pool does by itself, each as one effect that ends by telling the state machine: opening, preparing and
+ * closing connections, waiting out failed connects, stopping interrupted statements, and housekeeping.
+ *
+ * All of it runs in fibers of the pool: a borrower that goes away takes nothing with it that others can use.
+ *
+ * @internal
+ */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Random from "effect/Random"
+import { type ConnectFailure, ConnectionError, type DbError } from "../DbError.js"
+import type { Connection, Driver } from "../Driver.js"
+import type { PoolConfig } from "../PoolConfig.js"
+import type { PoolCounters } from "../PoolStats.js"
+import type { Lease } from "./lease.js"
+import type { Member, Slot, Work } from "./poolModel.js"
+
+/** @internal */
+export interface Maintained {
+  readonly config: PoolConfig
+  readonly driver: Driver
+  readonly counters: PoolCounters
+  readonly now: () => number
+  readonly opened: (slot: Slot<Connection, Lease>, connection: Connection, expiresAt: number) => void
+  readonly openFailed: (slot: Slot<Connection, Lease>, failure: ConnectFailure) => void
+  readonly prepared: (slot: Slot<Connection, Lease>) => void
+  readonly broken: (slot: Slot<Connection, Lease>, work: Work) => void
+  readonly closed: (slot: Slot<Connection, Lease>) => void
+  readonly housekeeping: () => void
+}
+
+/**
+ * Opens a connection for the slot. `adopt` gets what the connect gave at the very moment it is there, so that neither
+ * the timeout nor an interruption can lose an open connection.
+ */
+export const connect = (
+  pool: Maintained,
+  adopt: (exit: Exit.Exit<Connection, ConnectFailure>) => void
+): Effect.Effect<void> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.fork(Effect.interruptible(pool.driver.connect)), (attempt) => {
+      attempt.addObserver(adopt)
+      // the attempt is a child of this fiber: it is interrupted when this fiber ends, at the timeout or at shutdown
+      return restore(Effect.raceFirst(Effect.asVoid(attempt.await), Effect.sleep(pool.config.connectTimeout)))
+    })
+  )
+
+/** Takes the result of a connect into the pool. */
+export const adopt = (
+  pool: Maintained,
+  slot: Slot<Connection, Lease>,
+  lifetimeShare: number
+) =>
+(exit: Exit.Exit<Connection, ConnectFailure>): void => {
+  if (Exit.isSuccess(exit)) {
+    pool.counters.created++
+    // up to a tenth less, so that connections opened together are not replaced together
+    return pool.opened(slot, exit.value, pool.now() + pool.config.maxLifetime * (1 - lifetimeShare / 10))
+  }
+  pool.counters.connectFailures++
+  pool.openFailed(slot, failureOf(pool, exit))
+}
+
+const failureOf = (pool: Maintained, exit: Exit.Failure<Connection, ConnectFailure>): ConnectFailure => {
+  const cause = exit.cause
+  if (cause._tag === "Fail") return cause.error
+  const interrupted = Cause.isInterruptedOnly(cause)
+  return new ConnectionError({
+    target: pool.driver.target,
+    reason: interrupted
+      ? `no answer within ${pool.config.connectTimeout} ms`
+      : `defect in the driver: ${Cause.pretty(cause).split("\n", 1)[0]}`,
+    isRetryable: interrupted
+  })
+}
+
+/** Opens a connection for the slot and reports how it went. */
+export const open = (pool: Maintained, slot: Slot<Connection, Lease>): Effect.Effect<void> =>
+  Effect.flatMap(Random.next, (share) => connect(pool, adopt(pool, slot, share)))
+
+/** Makes a connection fit to be lent again, or reports that it is not. */
+export const prepare = (
+  pool: Maintained,
+  slot: Slot<Connection, Lease>,
+  member: Member<Connection>,
+  work: Work
+): Effect.Effect<void> => {
+  const [effect, timeout] = work === "reset"
+    ? [member.connection.reset, pool.config.cancelTimeout]
+    : [member.connection.ping, pool.config.validationTimeout]
+  if (work === "reset") pool.counters.resets++
+  else pool.counters.validations++
+  return Effect.map(Effect.exit(within(effect, timeout)), (exit) => {
+    if (Exit.isSuccess(exit) && exit.value && member.connection.isOpen()) pool.prepared(slot)
+    else pool.broken(slot, work)
+  })
+}
+
+/** Whether the effect succeeded within the time; its failures are the caller's to judge. */
+const within = (effect: Effect.Effect<void, DbError>, millis: number): Effect.Effect<boolean, DbError> =>
+  Effect.timeoutTo(effect, { duration: millis, onSuccess: () => true, onTimeout: () => false })
+
+/** Closes a connection in peace if it lets itself, else at once. */
+export const close = (
+  pool: Maintained,
+  slot: Slot<Connection, Lease>,
+  member: Member<Connection>
+): Effect.Effect<void> =>
+  Effect.ensuring(
+    Effect.timeoutOption(member.connection.close, pool.config.cancelTimeout),
+    Effect.sync(() => {
+      member.connection.destroy()
+      pool.closed(slot)
+    })
+  )
+
+/** Stops what runs on the connection and tells whether that is certain. */
+export const stop = (
+  pool: Maintained,
+  connection: Connection,
+  done: (stopped: boolean) => void
+): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    pool.counters.cancelled++
+    return Effect.map(
+      Effect.exit(within(connection.cancel, pool.config.cancelTimeout)),
+      (exit) => done(Exit.isSuccess(exit) && exit.value)
+    )
+  })
+
+/** Looks after idle connections for ever. */
+export const housekeeping = (pool: Maintained): Effect.Effect<void> => {
+  const { idleTimeout, keepalive, maxLifetime } = pool.config
+  const shortest = Math.min(idleTimeout, keepalive, maxLifetime)
+  if (!Number.isFinite(shortest)) return Effect.void
+  // often enough that nothing outlives its time by more than a quarter, seldom enough to cost nothing
+  const interval = Duration.millis(Math.min(Math.max(shortest / 4, 10), 30_000))
+  return Effect.forever(Effect.zipRight(Effect.sleep(interval), Effect.sync(pool.housekeeping)))
+}

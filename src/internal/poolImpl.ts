@@ -1,0 +1,344 @@
+/**
+ * The pool at work: it does what its state machine says, and tells it what came of it.
+ *
+ * Everything a borrower does with the pool is synchronous except waiting for the grant, so that no interruption can
+ * fall between having a connection and knowing it. What takes time runs in fibers of the pool.
+ *
+ * @internal
+ */
+import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import type * as Schedule from "effect/Schedule"
+import type { DrainReport, Pool } from "../ConnectionPool.js"
+import {
+  type AcquireError,
+  type ConnectFailure,
+  InvalidConfig,
+  PoolClosed,
+  type PoolCounts,
+  TooManyWaiters
+} from "../DbError.js"
+import type { Connection, Driver } from "../Driver.js"
+import type { Affinity, PoolConfig } from "../PoolConfig.js"
+import { makeCounters, type PoolSnapshot } from "../PoolStats.js"
+import { Lease, type LeaseHost } from "./lease.js"
+import type { Rest } from "./leaseModel.js"
+import * as maintenance from "./maintenance.js"
+import { describe, refusal } from "./poolErrors.js"
+import type { Action, Member } from "./poolModel.js"
+import { PoolState } from "./poolState.js"
+
+/** Milliseconds after which a connect that is under way is no reason any more to leave a fiber what it does not use. */
+const mostPatience = 1_000
+
+const restOf: Record<Affinity, Rest> = { soft: "lend", strict: "keep", statement: "return" }
+
+/** @internal */
+export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
+  readonly counters = makeCounters()
+  readonly #state: PoolState<Connection, Lease>
+  readonly #patience: number
+  #lastFailure: ConnectFailure | undefined
+  #backOff: Fiber.RuntimeFiber<void> | undefined
+  /** Rejects waiters whose time is over; sleeps until the earliest deadline it knows of. */
+  #alarm: { readonly at: number; readonly fiber: Fiber.RuntimeFiber<void> } | undefined
+  /** Whether the last connect failed, so that the connect schedule goes on instead of starting anew. */
+  #failing = false
+
+  constructor(
+    readonly driver: Driver,
+    readonly config: PoolConfig,
+    readonly clock: Clock.Clock,
+    readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>,
+    readonly empty: Deferred.Deferred<void>,
+    readonly connects: Schedule.ScheduleDriver<unknown, ConnectFailure>
+  ) {
+    this.#patience = Math.min(mostPatience, config.acquireTimeout / 2)
+    this.#state = new PoolState({ ...config, patience: this.#patience }, config.poolSize)
+  }
+
+  // --- the pool's own face -----------------------------------------------------------------------------------------
+
+  readonly snapshot: Effect.Effect<PoolSnapshot> = Effect.sync(() => {
+    const now = this.now()
+    const oldest = this.#state.waiters.first
+    return {
+      ...this.counters,
+      ...this.#counts(),
+      pool: this.config.name,
+      phase: this.#state.phase,
+      lendable: this.#state.lendable.size,
+      oldestWaitMillis: oldest === undefined ? 0 : now - oldest.since
+    }
+  })
+
+  readonly resize = (poolSize: number): Effect.Effect<void, InvalidConfig> =>
+    Effect.suspend(() => {
+      const limit = this.driver.maxConnections ?? Infinity
+      if (!Number.isSafeInteger(poolSize) || poolSize < 1 || poolSize > limit) {
+        return Effect.fail(
+          new InvalidConfig({
+            issues: [`poolSize must be a whole number from 1${limit === Infinity ? "" : ` to ${limit}`}`]
+          })
+        )
+      }
+      this.#do(this.#state.resize(poolSize, this.now()))
+      return Effect.void
+    })
+
+  readonly invalidateAll: Effect.Effect<void> = Effect.sync(() => this.#state.suspectAll())
+
+  readonly drain: Effect.Effect<void> = Effect.suspend(() => {
+    this.#do(this.#state.drain(this.now()))
+    this.#reportEmpty()
+    // the pool's end runs in an uninterruptible region, where a timeout waits for what it has timed out
+    return Effect.asVoid(
+      Effect.timeoutOption(Effect.interruptible(Deferred.await(this.empty)), this.config.drainTimeout)
+    )
+  })
+
+  readonly closeAll: Effect.Effect<DrainReport> = Effect.flatMap(this.drain, () =>
+    Effect.suspend(() => {
+      const cut = Array.from(this.#state.held, (slot) =>
+        slot.state._tag === "Held"
+          ? `${FiberId.threadName(slot.state.lease.holder)}: ${describe(slot.state.lease)}`
+          : "")
+      for (const slot of this.#state.held) {
+        if (slot.state._tag === "Held") {
+          slot.state.lease.lost(new PoolClosed({ pool: this.config.name }))
+        }
+      }
+      this.#do(this.#state.close(this.now()))
+      const report: DrainReport = { cut }
+      return cut.length === 0 ? Effect.succeed(report) : Effect.as(
+        Effect.logWarning(`Pool ${this.config.name} cut ${cut.length} connections in use: ${cut.join("; ")}`),
+        report
+      )
+    }))
+
+  readonly unsafeBorrow: Pool["unsafeBorrow"] = (kind, holder, options) => {
+    const { maxWaiters, name } = this.config
+    const lease = this.unsafeLease(kind, holder)
+    if (this.#state.phase !== "Open") {
+      lease.refuse(new PoolClosed({ pool: name }))
+      return lease
+    }
+    const now = this.now()
+    const slot = this.#state.lend(lease, now)
+    if (slot !== undefined && slot.state._tag === "Held") {
+      this.counters.acquiredAtOnce++
+      lease.grant(slot, slot.state.member)
+      return lease
+    }
+    if (this.#state.surplus >= maxWaiters) {
+      this.counters.refused++
+      lease.refuse(new TooManyWaiters({ pool: name, maxWaiters, counts: this.#counts() }))
+      return lease
+    }
+    const deadline = now + (options?.acquireTimeout ?? this.config.acquireTimeout)
+    const [node, actions] = this.#state.wait(lease, now, deadline)
+    lease.node = node
+    this.#do(actions)
+    if (lease.state._tag === "Waiting") this.#setAlarm(Math.min(deadline, now + this.#patience))
+    return lease
+  }
+
+  readonly unsafeLease: Pool["unsafeLease"] = (kind, holder) =>
+    new Lease(this, kind, holder, kind === "fiber" ? restOf[this.config.affinity] : "keep")
+
+  readonly unsafeSuspect = (lease: Lease): boolean =>
+    lease.slot !== undefined && this.#state.suspect(lease.slot, this.now())
+
+  readonly unsafePatiently: Pool["unsafePatiently"] = (effect, giveUp) => this.patiently(effect, giveUp)
+
+  readonly unsafeRetried = (): void => {
+    this.counters.retried++
+  }
+
+  // --- for leases --------------------------------------------------------------------------------------------------
+
+  readonly now = (): number => this.clock.unsafeCurrentTimeMillis()
+
+  readonly abandon: LeaseHost["abandon"] = (node) => {
+    if (this.#state.abandon(node)) this.counters.abandoned++
+    this.#reportEmpty()
+  }
+
+  readonly reassign: LeaseHost["reassign"] = (slot, lease) => this.#state.reassign(slot, lease)
+
+  readonly setLendable: LeaseHost["setLendable"] = (slot, yes) =>
+    this.#do(this.#state.setLendable(slot, yes, this.now()))
+
+  readonly giveBack: LeaseHost["giveBack"] = (slot, condition) =>
+    this.#do(this.#state.release(slot, condition, this.now()))
+
+  readonly discard: LeaseHost["discard"] = (slot, why) => {
+    if (why === "lost") this.#loss()
+    this.#do(this.#state.discard(slot, why, this.now()))
+  }
+
+  readonly answered: LeaseHost["answered"] = (member) => {
+    member.usedAt = member.checkedAt = this.now()
+    member.epoch = this.#state.epoch
+  }
+
+  readonly afterAcquireTimeout: LeaseHost["afterAcquireTimeout"] = (then) => {
+    const millis = this.config.acquireTimeout
+    const fiber = this.fork(Effect.zipRight(Effect.sleep(millis), Effect.sync(() => then(millis))))
+    return () => fiber.unsafeInterruptAsFork(FiberId.none)
+  }
+
+  readonly patiently: LeaseHost["patiently"] = (effect, giveUp) =>
+    Effect.map(
+      Effect.timeoutOption(Effect.interruptible(effect), this.config.cancelTimeout),
+      (answered) => answered._tag === "None" ? giveUp() : undefined
+    )
+
+  readonly stop: LeaseHost["stop"] = (connection, done) => {
+    this.fork(maintenance.stop(this, connection, done))
+  }
+
+  // --- for maintenance ---------------------------------------------------------------------------------------------
+
+  readonly opened: maintenance.Maintained["opened"] = (slot, connection, expiresAt) => {
+    this.#failing = false
+    connection.onLost((error) => {
+      if (slot.state._tag === "Held") slot.state.lease.lost(error)
+      this.#loss()
+      this.#do(this.#state.discard(slot, "lost", this.now()))
+    })
+    this.#do(this.#state.opened(slot, connection, expiresAt, this.now()))
+    // no fiber of a closed pool can say good-bye any more
+    if (this.#state.phase === "Closed") this.#do(this.#state.discard(slot, "cut", this.now()))
+  }
+
+  readonly openFailed: maintenance.Maintained["openFailed"] = (slot, failure) => {
+    this.#lastFailure = failure
+    this.#do(this.#state.openFailed(slot, !failure.isRetryable, this.now()))
+  }
+
+  readonly prepared: maintenance.Maintained["prepared"] = (slot) => this.#do(this.#state.prepared(slot, this.now()))
+
+  readonly broken: maintenance.Maintained["broken"] = (slot, work) => {
+    if (work !== "reset") this.#loss()
+    this.#do(this.#state.discard(slot, work === "reset" ? "reset failed" : "invalid", this.now()))
+  }
+
+  readonly closed: maintenance.Maintained["closed"] = (slot) => {
+    // a connection that broke while it was closing has been counted
+    if (slot.state._tag === "Retiring") this.counters.closed++
+    this.#do(this.#state.closed(slot, this.now()))
+  }
+
+  readonly housekeeping = (): void => this.#do(this.#state.housekeeping(this.now()))
+
+  // --- inside ------------------------------------------------------------------------------------------------------
+
+  /** A connection broke: whatever broke it may have broken the others that are open. */
+  #loss(): void {
+    this.counters.lost++
+    this.#state.suspectAll()
+  }
+
+  #do(actions: ReadonlyArray<Action<Connection, Lease>>): void {
+    for (const action of actions) this.#perform(action)
+    if (this.#state.phase !== "Open") this.#reportEmpty()
+  }
+
+  #perform(action: Action<Connection, Lease>): void {
+    switch (action._tag) {
+      case "Open":
+        this.fork(maintenance.open(this, action.slot))
+        return
+      case "Prepare":
+        this.fork(maintenance.prepare(this, action.slot, action.member, action.work))
+        return
+      case "Close":
+        this.fork(maintenance.close(this, action.slot, action.member))
+        return
+      case "Destroy":
+        return this.#destroy(action.member)
+      case "Grant":
+        this.counters.acquiredAfterWait++
+        return action.lease.grant(action.slot, action.member)
+      case "TakeBack":
+        this.counters.takenBack++
+        return action.lease.takenBack()
+      case "Reject":
+        return action.lease.refuse(this.#refuse(action.why, this.now() - action.since))
+      case "BackOff":
+        return this.#backOffNow()
+    }
+  }
+
+  #destroy(member: Member<Connection>): void {
+    this.counters.closed++
+    member.connection.destroy()
+  }
+
+  #refuse(why: "timeout" | "unreachable" | "closed", waitedMillis: number): AcquireError {
+    if (why === "timeout") this.counters.timedOut++
+    return refusal(why, {
+      pool: this.config.name,
+      waitedMillis,
+      counts: this.#counts(),
+      held: this.#state.held,
+      lastFailure: this.#lastFailure,
+      now: this.now()
+    })
+  }
+
+  #counts(): PoolCounts {
+    const state = this.#state
+    return {
+      idle: state.idle.length,
+      held: state.held.size,
+      opening: state.opening.size,
+      busy: state.preparing.size + state.retiring.size,
+      waiting: state.waiters.size,
+      max: state.max
+    }
+  }
+
+  #backOffNow(): void {
+    const failure = this.#lastFailure
+    if (failure === undefined || this.#state.phase === "Closed") return
+    const wait = Effect.zipRight(this.#failing ? Effect.void : this.connects.reset, this.connects.next(failure))
+    this.#failing = true
+    this.#backOff?.unsafeInterruptAsFork(FiberId.none)
+    this.#backOff = this.fork(Effect.matchCause(wait, {
+      onSuccess: () => this.#do(this.#state.connectorReady(this.now())),
+      // a schedule that ends, and one that dies; an interrupted one has been replaced
+      onFailure: (cause) => {
+        if (Cause.isInterruptedOnly(cause)) return
+        this.#failing = false
+        this.#do(this.#state.connectorGaveUp(this.now()))
+      }
+    }))
+  }
+
+  #setAlarm(deadline: number): void {
+    if (this.#alarm !== undefined && this.#alarm.at <= deadline) return
+    this.#alarm?.fiber.unsafeInterruptAsFork(FiberId.none)
+    const ring = Effect.sync(() => {
+      this.#alarm = undefined
+      const now = this.now()
+      this.#do(this.#state.expire(now))
+      const next = this.#state.nextDeadline(now)
+      if (next !== undefined) this.#setAlarm(next)
+    })
+    const fiber = this.fork(Effect.zipRight(Effect.sleep(Math.max(0, deadline - this.now())), ring))
+    this.#alarm = { at: deadline, fiber }
+  }
+
+  #reportEmpty(): void {
+    if (this.#state.phase !== "Open" && this.#state.total === 0 && this.#state.waiters.size === 0) {
+      Deferred.unsafeDone(this.empty, Exit.void)
+    }
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Whose turn it is on a shared connection: one statement at a time, and a transaction, or one nested in it, has the
+ * connection for itself, since neither a rollback nor one to a savepoint tells whose work it undoes.
+ *
+ * Sections are a stack, each with the one around it; statements of a section wait until it is on top. One that has ended
+ * never is again, and who waits for it is told.
+ *
+ * @internal
+ */
+import { LinkedList, type Node } from "./linkedList.js"
+
+/** @internal A part of a program that has a shared connection for itself. */
+export interface Section {
+  /** The section around it; `undefined` for what is outside of every transaction. */
+  readonly parent: Section | undefined
+  /** What undoes its work, sent by the section around it when this one is left behind unfinished. */
+  readonly undo: ReadonlyArray<string>
+  ended: boolean
+}
+
+/** @internal A statement, or cursor, that waits for its turn. */
+export interface Waiting {
+  readonly section: Section | undefined
+  readonly start: () => void
+}
+
+/** @internal */
+export class Turns {
+  /** The section on top of the stack. */
+  section: Section | undefined
+  readonly #queues = new Map<Section | undefined, LinkedList<Waiting>>()
+
+  /** Whether a statement of the section need not wait for another section; one that has ended is told so at once. */
+  mayStart(section: Section | undefined): boolean {
+    return section === this.section || section?.ended === true
+  }
+
+  enqueue(waiting: Waiting): Node<Waiting> {
+    const queue = this.#queues.get(waiting.section)
+    if (queue !== undefined) return queue.append(waiting)
+    const fresh = new LinkedList<Waiting>()
+    this.#queues.set(waiting.section, fresh)
+    return fresh.append(waiting)
+  }
+
+  /** Takes the longest waiting of those who may start now. */
+  next(): Waiting | undefined {
+    return this.#shift(this.section)
+  }
+
+  /** Takes anybody who waits. */
+  any(): Waiting | undefined {
+    for (const section of this.#queues.keys()) return this.#shift(section)
+    return undefined
+  }
+
+  leave(node: Node<Waiting>): void {
+    node.list?.remove(node)
+  }
+
+  /** Whether the section is on the stack. */
+  has(section: Section): boolean {
+    for (let each = this.section; each !== undefined; each = each.parent) if (each === section) return true
+    return false
+  }
+
+  /**
+   * Ends every section inside `section`, which must be on the stack and is on top afterwards. Answers with the outermost
+   * of those, whose undoing undoes the others too, and with everybody who waited for one of them.
+   */
+  popTo(section: Section): { readonly unfinished: Section | undefined; readonly waiting: ReadonlyArray<Waiting> } {
+    let unfinished: Section | undefined
+    const waiting: Array<Waiting> = []
+    for (let each = this.section; each !== undefined && each !== section; each = each.parent) {
+      each.ended = true
+      unfinished = each
+      for (let one = this.#shift(each); one !== undefined; one = this.#shift(each)) waiting.push(one)
+    }
+    this.section = section
+    return { unfinished, waiting }
+  }
+
+  #shift(section: Section | undefined): Waiting | undefined {
+    const queue = this.#queues.get(section)
+    if (queue === undefined) return undefined
+    const waiting = queue.shift()
+    if (queue.size === 0) this.#queues.delete(section)
+    return waiting
+  }
+}
