@@ -1,0 +1,106 @@
+/**
+ * The database as a program sees it: queries that run on the fiber's own connection, explicit connections, sessions,
+ * transactions.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import type { Pool } from "./ConnectionPool.js"
+import * as DbConnection from "./DbConnection.js"
+import type { AcquireError, ConnectionLost, DbError } from "./DbError.js"
+import type { SessionState } from "./Driver.js"
+import * as FiberConnection from "./FiberConnection.js"
+import * as Queries from "./Queries.js"
+import * as Transaction from "./Transaction.js"
+
+/**
+ * A database. Its queries run on the connection of the fiber that runs them, or of the session or transaction around
+ * them. Safe to share between fibers: that is what it is for.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DbService extends Queries.Queries {
+  /**
+   * A connection of its own for as long as the scope, whatever the fiber has besides. What it leaves in its session is
+   * undone when it goes back. Fails with `AcquireError`; interruption while waiting leaves no trace.
+   */
+  readonly connection: Effect.Effect<DbConnection.DbConnection, AcquireError, Scope.Scope>
+  /**
+   * Runs the effect in a transaction: committed on success, else rolled back. What it forks takes part, one statement
+   * at a time; a transaction inside it is a savepoint. See `Transaction.run` for outcomes and interruption.
+   */
+  readonly transaction: <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options?: Transaction.TransactionOptions
+  ) => Effect.Effect<A, E | DbError, R>
+  /**
+   * One connection for the effect and everything it forks, one statement at a time; variables, temporary tables and
+   * locks are seen by all of it. Sessions and transactions inside join it. A fiber that outlives it gets `SessionEnded`.
+   */
+  readonly session: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | AcquireError | ConnectionLost, R>
+  /** The connection that this fiber or its session has now, if any: the server's id for it and what its session holds. */
+  readonly currentConnection: Effect.Effect<
+    Option.Option<{ readonly id: string; readonly session: SessionState }>
+  >
+  /**
+   * Gives the fiber's own connection back now instead of at the fiber's end, and rolls back what is open on it. The
+   * next statement takes another. Never fails.
+   */
+  readonly releaseFiberConnection: Effect.Effect<void>
+  /**
+   * Closes the fiber's own connection, has every other checked before its next use, and takes one that works. Recovery
+   * does this by itself; by hand it is for what only the program knows, such as a failover.
+   */
+  readonly reconnect: Effect.Effect<void, AcquireError>
+}
+
+/**
+ * The program's default database.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export class Db extends Context.Tag("effect-sql-pool/Db")<Db, DbService>() {}
+
+/**
+ * Identifies the database called `Name`.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export interface Named<Name extends string> {
+  readonly _: "effect-sql-pool/Db"
+  readonly name: Name
+}
+
+/**
+ * The tag of a named database, beside the default one: `const replica = yield* Db.tag("replica")`.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export const tag = <Name extends string>(name: Name): Context.Tag<Named<Name>, DbService> =>
+  Context.GenericTag<Named<Name>, DbService>(`effect-sql-pool/Db/${name}`)
+
+/**
+ * The database on a pool. Several on one pool share its connections.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (pool: Pool): DbService => {
+  const fibers = FiberConnection.make(pool)
+  return {
+    ...Queries.make({ driver: pool.driver, run: fibers.run, stream: fibers.stream }),
+    connection: DbConnection.make(fibers),
+    transaction: (effect, options) => Transaction.run(fibers, effect, options),
+    session: (effect) => fibers.session(() => effect),
+    currentConnection: fibers.current,
+    releaseFiberConnection: fibers.release,
+    reconnect: fibers.reconnect
+  }
+}

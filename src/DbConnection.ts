@@ -1,0 +1,56 @@
+/**
+ * One explicit connection: the same queries on a connection that is the caller's until the scope ends or it is released.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { AcquireError } from "./DbError.js"
+import type { FiberConnection } from "./FiberConnection.js"
+import { rowsOf } from "./internal/cursorStream.js"
+import type { Lease } from "./internal/lease.js"
+import * as Queries from "./Queries.js"
+
+/**
+ * A connection that its holder alone uses, until it is released.
+ *
+ * Fibers that share it run one statement at a time, first come first served. A statement while a stream from it is open
+ * is `ConnectionBusy`. Using it after its release is a defect that says what released it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DbConnection extends Queries.Queries {
+  /** What the server calls the connection (`CONNECTION_ID()`). */
+  readonly id: string
+  /** Gives it back before its scope ends. Idempotent, never fails; what it left in its session is undone. */
+  readonly release: Effect.Effect<void>
+  /** Closes it instead of giving it back, because something is wrong with it. Idempotent, never fails. */
+  readonly invalidate: Effect.Effect<void>
+}
+
+/** @internal */
+export const fromLease = (fibers: FiberConnection, lease: Lease): DbConnection => ({
+  ...Queries.make({
+    driver: fibers.pool.driver,
+    run: (statement) => fibers.runOn(lease, statement),
+    stream: (statement) =>
+      Stream.unwrapScoped(Effect.map(
+        Effect.flatMap(Effect.scope, (scope) => fibers.openOn(lease, statement, scope)),
+        rowsOf
+      ))
+  }),
+  id: lease.connection?.id ?? "",
+  release: Effect.sync(() => lease.release("connection.release")),
+  invalidate: Effect.sync(() => lease.invalidate("connection.invalidate"))
+})
+
+/**
+ * Takes a connection from the pool for as long as the scope.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (fibers: FiberConnection): Effect.Effect<DbConnection, AcquireError, Scope.Scope> =>
+  Effect.map(fibers.connection, (lease) => fromLease(fibers, lease))

@@ -1,0 +1,407 @@
+/**
+ * Which connection belongs to this fiber. The only file that knows `FiberRef` and the observers of fibers.
+ *
+ * A fiber's connections are written down in a record that names its owner and is believed only by it: children start
+ * with none, and the ways in which a `FiberRef`'s value reaches another fiber (finalizers, memoized layers,
+ * `setFiberRefs`) lead nowhere. An observer gives everything back when the fiber ends, however it ends.
+ *
+ * What a fiber forked inside {@link FiberConnection.session} shares with its parents is the session, found in the
+ * context, which forks inherit.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
+import { globalValue } from "effect/GlobalValue"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { Pool } from "./ConnectionPool.js"
+import { type AcquireError, AffinityLost, ConnectionLost, type DbError } from "./DbError.js"
+import type { Result, Row, SessionState, Statement } from "./Driver.js"
+import { type Again, checkPrevious, judge, retry } from "./internal/attempts.js"
+import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
+import type { Lease } from "./internal/lease.js"
+import type { Turn } from "./internal/leaseModel.js"
+import { analyze } from "./internal/sessionState.js"
+import type { Section } from "./internal/turns.js"
+
+/** The connections of one fiber, one per pool. */
+interface FiberRecord {
+  readonly owner: Fiber.RuntimeFiber<unknown, unknown>
+  readonly leases: Map<Pool, Lease>
+}
+
+const currentRecord = globalValue(
+  Symbol.for("effect-sql-pool/FiberConnection/currentRecord"),
+  () => FiberRef.unsafeMake<FiberRecord | undefined>(undefined, { fork: () => undefined, join: (parent) => parent })
+)
+
+/**
+ * A finalizer runs with the FiberRefs of the moment when it was added, which may be before the fiber's first
+ * statement: the record is then found here, so that the fiber goes on with the connection that it has.
+ */
+const records = globalValue(
+  Symbol.for("effect-sql-pool/FiberConnection/records"),
+  () => new WeakMap<Fiber.RuntimeFiber<unknown, unknown>, FiberRecord>()
+)
+
+const recordOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): FiberRecord | undefined => {
+  const record = fiber.getFiberRef(currentRecord)
+  return record !== undefined && record.owner === fiber ? record : records.get(fiber)
+}
+
+const makeRecord = (fiber: Fiber.RuntimeFiber<unknown, unknown>): FiberRecord => {
+  const record: FiberRecord = { owner: fiber, leases: new Map() }
+  records.set(fiber, record)
+  // runs before whoever joins the fiber goes on; nothing would catch what it throws, and `release` throws nothing
+  fiber.addObserver(() => {
+    for (const lease of record.leases.values()) lease.release("the end of its fiber")
+    record.leases.clear()
+  })
+  return record
+}
+
+/**
+ * A transaction that an effect runs in, or one nested in it: it has its connection for itself until it ends. What is
+ * nested in one transaction shares the numbers of its savepoints.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TransactionScope extends Section {
+  readonly savepoints: { next: number }
+}
+
+/**
+ * The fibers' connections of one pool.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface FiberConnection {
+  readonly pool: Pool
+  /** @internal The transaction of this pool that an effect runs in. */
+  readonly transaction: Context.Tag<TransactionScope, TransactionScope>
+  /**
+   * Runs a statement on the connection of the session around it, else on the fiber's own, which is taken from the pool
+   * if the fiber has none. A lost connection is replaced and the statement run again when `Recovery` allows it.
+   */
+  readonly run: (statement: Statement) => Effect.Effect<Result, DbError>
+  /**
+   * The rows of a statement as they come, in chunks. A stream runs in a fiber of its own and so on a connection of its
+   * own, except in a session.
+   */
+  readonly stream: (
+    statement: Statement
+  ) => Stream.Stream<{ readonly columns: ReadonlyArray<string>; readonly row: Row }, DbError>
+  /** @internal Runs a statement on a lease that is shared on purpose: nothing is retried, its session would be lost. */
+  readonly runOn: (lease: Lease, statement: Statement, turn?: Turn) => Effect.Effect<Result, DbError>
+  /** @internal Opens a cursor on such a lease and reads its first chunk. */
+  readonly openOn: (
+    lease: Lease,
+    statement: Statement,
+    scope: Scope.Scope,
+    turn?: Turn
+  ) => Effect.Effect<FirstChunk, DbError>
+  /** One connection for the effect and everything it forks, one statement at a time; a session inside joins it. */
+  readonly session: <A, E, R>(
+    use: (session: Lease, owned: boolean) => Effect.Effect<A, E, R>,
+    options?: { readonly acquireTimeout?: number | undefined }
+  ) => Effect.Effect<A, E | AcquireError | ConnectionLost, R>
+  /** A connection of its own for as long as the scope. */
+  readonly connection: Effect.Effect<Lease, AcquireError, Scope.Scope>
+  /** The connection that the fiber or its session has now, if any: the server's id for it, and what its session holds. */
+  readonly current: Effect.Effect<Option.Option<{ readonly id: string; readonly session: SessionState }>>
+  /** Closes the fiber's own connection, has all others checked before use, and takes a working one. */
+  readonly reconnect: Effect.Effect<void, AcquireError>
+  /** @internal Gives the fiber's own connection back without a word to the server: the pool resets or closes it. */
+  readonly abandon: Effect.Effect<void>
+  /** Rolls back what is open on the fiber's own connection and gives it back now. Never fails. */
+  readonly release: Effect.Effect<void>
+}
+
+/** Numbers the pools of the program, for the keys of their sessions in the context. */
+let instances = 0
+
+class FiberConnectionImpl implements FiberConnection {
+  // of this pool alone: another pool's session or transaction is none of its business
+  readonly #tag: Context.Tag<Lease, Lease>
+  readonly transaction: Context.Tag<TransactionScope, TransactionScope>
+  readonly #rollback: Statement
+
+  constructor(readonly pool: Pool) {
+    const id = instances++
+    this.#tag = Context.GenericTag<Lease>(`effect-sql-pool/Session/${id}`)
+    this.transaction = Context.GenericTag<TransactionScope>(`effect-sql-pool/Transaction/${id}`)
+    this.#rollback = this.#statement(pool.driver.transaction.rollback)
+  }
+
+  readonly run = (statement: Statement): Effect.Effect<Result, DbError> =>
+    Effect.withFiberRuntime<Result, DbError>((fiber) => {
+      const session = this.#sessionOf(fiber)
+      if (session !== undefined) return this.runOn(session, statement, this.#turnOf(fiber))
+      const attempt = this.#attempt(statement)
+      const record = recordOf(fiber)
+      return Effect.catchTag(
+        record === undefined ? Effect.zipRight(FiberRef.set(currentRecord, makeRecord(fiber)), attempt) : attempt,
+        "Again",
+        (again) => retry(this.pool, again, attempt)
+      )
+    })
+
+  /** Runs the statement once on the fiber's own connection. */
+  #attempt(statement: Statement): Effect.Effect<Result, DbError | Again> {
+    return Effect.withFiberRuntime<Result, DbError | Again>((fiber) => {
+      const own = this.#ownLease(fiber, statement)
+      if (own._tag === "Failed") return own.failure
+      const { lease } = own
+      const ran = lease.state._tag === "Ready"
+        ? this.runOn(lease, statement)
+        : Effect.zipRight(lease.granted(), lease.run(statement))
+      return Effect.catchAll(ran, (error) => judge(lease, statement, error))
+    })
+  }
+
+  readonly stream: FiberConnection["stream"] = (statement) =>
+    Stream.unwrapScoped(Effect.map(
+      Effect.flatMap(Effect.scope, (scope) => this.#openStream(statement, scope)),
+      rowsOf
+    ))
+
+  #openStream(statement: Statement, scope: Scope.Scope): Effect.Effect<FirstChunk, DbError> {
+    return Effect.withFiberRuntime<FirstChunk, DbError>((fiber) => {
+      const session = this.#sessionOf(fiber)
+      if (session !== undefined) return this.openOn(session, statement, scope, this.#turnOf(fiber))
+      if (statement.traits.readsPrevious) return Effect.fail(new AffinityLost({ statement: statement.sql }))
+      // nothing has been emitted before the first chunk, so that a read may begin again
+      const attempt = Effect.flatMap(
+        this.#borrowIn(scope, "stream"),
+        (lease) => Effect.catchAll(firstChunk(lease, statement, scope), (error) => judge(lease, statement, error))
+      )
+      return Effect.catchTag(attempt, "Again", (again) => retry(this.pool, again, attempt))
+    })
+  }
+
+  readonly runOn: FiberConnection["runOn"] = (lease, statement, turn) =>
+    statement.traits.readsPrevious
+      ? Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), lease.run(statement, turn))
+      : lease.run(statement, turn)
+
+  readonly openOn: FiberConnection["openOn"] = (lease, statement, scope, turn) =>
+    statement.traits.readsPrevious
+      ? Effect.zipRight(
+        checkPrevious(this.pool.driver, lease, statement, turn),
+        firstChunk(lease, statement, scope, turn)
+      )
+      : firstChunk(lease, statement, scope, turn)
+
+  #turnOf(fiber: Fiber.RuntimeFiber<unknown, unknown>): Turn | undefined {
+    const section = fiber.currentContext.unsafeMap.get(this.transaction.key) as TransactionScope | undefined
+    return section === undefined ? undefined : { section }
+  }
+
+  #statement(sql: string): Statement {
+    return { sql, params: [], traits: analyze(sql, this.pool.driver.dialect) }
+  }
+
+  readonly session: FiberConnection["session"] = (use, options) =>
+    Effect.withFiberRuntime((fiber) => {
+      const outer = this.#sessionOf(fiber)
+      if (outer !== undefined) return use(outer, false)
+      const own = recordOf(fiber)?.leases.get(this.pool)
+      const loss = untold(own)
+      if (loss !== undefined) return Effect.fail(loss)
+      return Effect.uninterruptibleMask((restore) => {
+        const session = this.#openSession(fiber, options?.acquireTimeout)
+        return Effect.onExit(
+          restore(Effect.zipRight(
+            session.state._tag === "Ready" ? Effect.void : session.granted(),
+            Effect.provideService(Effect.suspend(() => use(session, true)), this.#tag, session)
+          )),
+          () => Effect.sync(() => this.#closeSession(fiber, session))
+        )
+      })
+    })
+
+  readonly connection: Effect.Effect<Lease, AcquireError, Scope.Scope> = Effect.flatMap(
+    Effect.scope,
+    (scope) => this.#borrowIn(scope, "connection")
+  )
+
+  readonly current = Effect.withFiberRuntime<Option.Option<{ readonly id: string; readonly session: SessionState }>>(
+    (fiber) => {
+      const lease = this.#sessionOf(fiber) ?? recordOf(fiber)?.leases.get(this.pool)
+      const connection = lease?.connection
+      return Effect.succeed(
+        connection === undefined ? Option.none() : Option.some({ id: connection.id, session: connection.session() })
+      )
+    }
+  )
+
+  readonly release: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
+    const record = recordOf(fiber)
+    const lease = record?.leases.get(this.pool)
+    if (record === undefined || lease === undefined) return Effect.void
+    const rollBack = lease.state._tag === "Ready" && lease.connection?.session() === "transaction"
+      // if the rollback fails the connection is lost, and with it the transaction
+      ? this.pool.unsafePatiently(
+        Effect.asVoid(Effect.ignore(lease.run(this.#rollback))),
+        () => lease.invalidate("an unanswered rollback")
+      )
+      : Effect.void
+    return Effect.ensuring(
+      rollBack,
+      Effect.sync(() => {
+        lease.release("db.releaseFiberConnection")
+        record.leases.delete(this.pool)
+      })
+    )
+  })
+
+  readonly abandon: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
+    recordOf(fiber)?.leases.get(this.pool)?.release("the end of its pool")
+    return Effect.void
+  })
+
+  readonly reconnect: Effect.Effect<void, AcquireError> = Effect.withFiberRuntime<void, AcquireError>((fiber) => {
+    // a session's connection cannot be replaced without losing what it holds
+    if (this.#sessionOf(fiber) !== undefined) return this.pool.invalidateAll
+    const record = recordOf(fiber) ?? makeRecord(fiber)
+    record.leases.get(this.pool)?.invalidate("db.reconnect")
+    const fresh = Effect.suspend(() => {
+      const lease = this.pool.unsafeBorrow("fiber", fiber.id())
+      this.#own(record, lease)
+      return lease.state._tag === "Ready" ? Effect.void : lease.granted()
+    })
+    return Effect.zipRight(this.pool.invalidateAll, fresh)
+  })
+
+  // --- the fiber's own ---------------------------------------------------------------------------------------------
+
+  #sessionOf(fiber: Fiber.RuntimeFiber<unknown, unknown>): Lease | undefined {
+    return fiber.currentContext.unsafeMap.get(this.#tag.key) as Lease | undefined
+  }
+
+  /** The fiber's lease, fit for the statement, or why there is none. */
+  #ownLease(
+    fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    statement: Statement
+  ): OwnLease {
+    const record = recordOf(fiber) ?? makeRecord(fiber)
+    const lease = record.leases.get(this.pool)
+    if (lease !== undefined && this.#fit(lease, statement)) {
+      // nobody takes it back between here and the start of the statement
+      lease.claim()
+      return { _tag: "Owned", lease }
+    }
+    const failure = this.#unfit(lease, statement)
+    if (failure !== undefined) {
+      record.leases.delete(this.pool)
+      return { _tag: "Failed", failure }
+    }
+    const fresh = this.pool.unsafeBorrow("fiber", fiber.id())
+    this.#own(record, fresh)
+    return { _tag: "Owned", lease: fresh }
+  }
+
+  /** Whether the statement may go to the lease as it is; gives back what has to be checked or stopped first. */
+  #fit(lease: Lease, statement: Statement): boolean {
+    if (!lease.usable) return false
+    // what carries state is used as it is: no other connection would do
+    if (statement.traits.readsPrevious || lease.connection?.session() !== "clean") return true
+    // a lease that stops an interrupted statement would make this one wait
+    // a strict fiber parts with nothing, not even for a validation
+    if (lease.rest === "keep" || (lease.state._tag === "Ready" && !this.pool.unsafeSuspect(lease))) return true
+    // the pool validates what has been unused for long before it lends it again, to this fiber as to any other
+    lease.release("validation")
+    return false
+  }
+
+  /** Why a fiber whose lease is over cannot simply take another connection. */
+  #unfit(lease: Lease | undefined, statement: Statement): Effect.Effect<never, DbError> | undefined {
+    const loss = untold(lease, statement.sql)
+    if (loss !== undefined) return Effect.fail(loss)
+    return statement.traits.readsPrevious ? Effect.fail(new AffinityLost({ statement: statement.sql })) : undefined
+  }
+
+  /** From now on this is the fiber's lease; one that it may have had besides goes back. */
+  #own(record: FiberRecord, lease: Lease): void {
+    const before = record.leases.get(this.pool)
+    if (before !== lease) before?.release("another lease of its fiber")
+    record.leases.set(this.pool, lease)
+  }
+
+  // --- sessions and explicit connections ---------------------------------------------------------------------------
+
+  #openSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, acquireTimeout: number | undefined): Lease {
+    const own = recordOf(fiber)?.leases.get(this.pool)
+    const clean = own?.connection?.session() === "clean"
+    // what the fiber's session holds goes on in this one; what is clean has to be fit for use now
+    if (own !== undefined && (!clean || (own.state._tag === "Ready" && !this.pool.unsafeSuspect(own)))) {
+      const session = this.pool.unsafeLease("session", fiber.id())
+      if (own.handOver(session)) return session
+    }
+    own?.release("a session")
+    return this.pool.unsafeBorrow("session", fiber.id(), { acquireTimeout })
+  }
+
+  /** The connection stays with the fiber; whoever outlives the session has lost it. */
+  #closeSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, session: Lease): void {
+    const record = recordOf(fiber) ?? makeRecord(fiber)
+    const own = this.pool.unsafeLease("fiber", fiber.id())
+    const clean = session.connection?.session() === "clean"
+    // what is clean and still being stopped would make the fiber wait
+    if (!(clean && session.state._tag === "Stopping") && session.handOver(own)) return this.#own(record, own)
+    session.release("the end of its session")
+    // if what it held was lost and no statement has noticed, the fiber's next one is told
+    this.#own(record, session)
+  }
+
+  #borrowIn(scope: Scope.Scope, kind: "connection" | "stream"): Effect.Effect<Lease, AcquireError> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.withFiberRuntime<Lease, AcquireError>((fiber) => {
+        const lease = this.pool.unsafeBorrow(kind, fiber.id())
+        const release = Effect.sync(() => lease.release(`the end of its scope in ${FiberId.threadName(fiber.id())}`))
+        // the finalizer first: from here on the scope gives back whatever the lease gets
+        return Effect.zipRight(
+          Scope.addFinalizer(scope, release),
+          Effect.as(restore(Effect.suspend(() => lease.state._tag === "Ready" ? Effect.void : lease.granted())), lease)
+        )
+      })
+    )
+  }
+}
+
+/** The loss of what a session held, of which its fiber has not been told yet; it is told once. */
+const untold = (lease: Lease | undefined, statement?: string): ConnectionLost | undefined => {
+  const end = lease?.state._tag === "Ended" ? lease.state.end : undefined
+  if (lease === undefined || end?._tag !== "Lost" || end.held === "clean" || lease.told) return undefined
+  lease.told = true
+  const reason = `what the fiber's session held is gone with it: ${end.error.message}`
+  return new ConnectionLost({ outcome: "rolled back", reason, statement })
+}
+
+type OwnLease =
+  | { readonly _tag: "Owned"; readonly lease: Lease }
+  | { readonly _tag: "Failed"; readonly failure: Effect.Effect<never, DbError> }
+
+const made = new WeakMap<Pool, FiberConnection>()
+
+/**
+ * Gives every fiber its own connection of the pool. One and the same for one pool, so that databases that share a pool
+ * share its fibers' connections and sessions.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (pool: Pool): FiberConnection => {
+  const known = made.get(pool)
+  if (known !== undefined) return known
+  const fibers = new FiberConnectionImpl(pool)
+  made.set(pool, fibers)
+  return fibers
+}
