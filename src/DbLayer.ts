@@ -1,0 +1,148 @@
+/**
+ * The layers: a database with its pool and statistics, from options, from the environment or from a pool that exists.
+ *
+ * A layer opens its pool when it is built and drains it when it is released. It connects when somebody asks, so that a
+ * program starts while its server does.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import * as ConnectionPool from "./ConnectionPool.js"
+import * as Db from "./Db.js"
+import type { InvalidConfig } from "./DbError.js"
+import type { Driver } from "./Driver.js"
+import * as FiberConnection from "./FiberConnection.js"
+import * as MysqlDriver from "./MysqlDriver.js"
+import * as PoolConfig from "./PoolConfig.js"
+import * as PoolStats from "./PoolStats.js"
+import * as SqliteDriver from "./SqliteDriver.js"
+
+/**
+ * What a layer provides.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Services = Db.Db | ConnectionPool.ConnectionPool | PoolStats.PoolStats
+
+/**
+ * What the layer of a named database provides.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type NamedServices<Name extends string> = Db.Named<Name> | ConnectionPool.Named<Name> | PoolStats.Named<Name>
+
+const poolOn = (
+  driver: Driver,
+  options: PoolConfig.PoolOptions
+): Effect.Effect<ConnectionPool.Pool, InvalidConfig, Scope.Scope> =>
+  Effect.gen(function*() {
+    const namespace = driver.namespace === undefined ? "" : `/${driver.namespace}`
+    const config = yield* PoolConfig.make(options, {
+      name: `${driver.target}${namespace}`,
+      maxConnections: driver.maxConnections
+    })
+    const pool = yield* ConnectionPool.make(driver, config)
+    // runs before the pool's own end: the fiber that releases a layer has not ended yet, and would be waited for
+    yield* Effect.addFinalizer(() => FiberConnection.make(pool).abandon)
+    return pool
+  })
+
+/**
+ * A pool on a MySQL or MariaDB server, for as long as the scope; for {@link fromPool}.
+ *
+ * @since 0.1.0
+ * @category pools
+ */
+export const mysqlPool = (
+  options: PoolConfig.MysqlOptions & PoolConfig.PoolOptions
+): Effect.Effect<ConnectionPool.Pool, InvalidConfig, Scope.Scope> =>
+  Effect.flatMap(MysqlDriver.make(options), (driver) => poolOn(driver, options))
+
+/**
+ * A pool on an embedded SQLite database, for as long as the scope; for {@link fromPool}.
+ *
+ * @since 0.1.0
+ * @category pools
+ */
+export const sqlitePool = (
+  options: PoolConfig.SqliteOptions & PoolConfig.PoolOptions
+): Effect.Effect<ConnectionPool.Pool, InvalidConfig, Scope.Scope> =>
+  Effect.flatMap(SqliteDriver.make(options), (driver) => poolOn(driver, options))
+
+const configuredPool = (name: string): Effect.Effect<ConnectionPool.Pool, InvalidConfig, Scope.Scope> =>
+  Effect.flatMap(
+    PoolConfig.fromEnvironment(name),
+    (found) => found.database === "mysql" ? mysqlPool(found.options) : sqlitePool(found.options)
+  )
+
+const services = (pool: ConnectionPool.Pool): Context.Context<Services> =>
+  Context.make(Db.Db, Db.make(pool)).pipe(
+    Context.add(ConnectionPool.ConnectionPool, pool),
+    Context.add(PoolStats.PoolStats, { snapshot: pool.snapshot })
+  )
+
+/**
+ * A MySQL or MariaDB server as the default database. Building it fails with `InvalidConfig` when an option cannot be.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const mysql = (
+  options: PoolConfig.MysqlOptions & PoolConfig.PoolOptions
+): Layer.Layer<Services, InvalidConfig> => Layer.scopedContext(Effect.map(mysqlPool(options), services))
+
+/**
+ * An embedded SQLite database as the default database: a file, memory, or a private temporary file.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const sqlite = (
+  options: PoolConfig.SqliteOptions & PoolConfig.PoolOptions = {}
+): Layer.Layer<Services, InvalidConfig> => Layer.scopedContext(Effect.map(sqlitePool(options), services))
+
+/**
+ * A database on a pool that exists already and outlives the layer.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const fromPool = (pool: ConnectionPool.Pool): Layer.Layer<Services> => Layer.succeedContext(services(pool))
+
+/**
+ * The default database as the environment describes it: `DB_PRIMARY_URL` or `DB_PRIMARY_HOST` and the like, see
+ * `PoolConfig.fromEnvironment`. One layer: wherever it is provided in one program, it is the same pool.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const primary: Layer.Layer<Services, InvalidConfig> = Layer.scopedContext(
+  Effect.map(configuredPool("primary"), services)
+)
+
+const named = <Name extends string>(name: Name): Layer.Layer<NamedServices<Name>, InvalidConfig> =>
+  Layer.scopedContext(Effect.map(configuredPool(name), (pool) =>
+    Context.make(Db.tag(name), Db.make(pool)).pipe(
+      Context.add(ConnectionPool.tag(name), pool),
+      Context.add(PoolStats.tag(name), { snapshot: pool.snapshot })
+    )))
+
+/**
+ * The database of that name as the environment describes it (`DB_<NAME>_URL`, ...). `"primary"` is the default
+ * database; any other has tags of its own, so that several live side by side: `Db.tag("replica")`.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export function config(name: "primary"): Layer.Layer<Services, InvalidConfig>
+export function config<Name extends string>(name: Name): Layer.Layer<NamedServices<Name>, InvalidConfig>
+export function config(
+  name: string
+): Layer.Layer<Services, InvalidConfig> | Layer.Layer<NamedServices<string>, InvalidConfig> {
+  return name === "primary" ? primary : named(name)
+}

@@ -1,0 +1,227 @@
+/**
+ * One connection, on top of mysql2's.
+ *
+ * At most one operation runs on it, and that one is answered exactly once: by the server, or by the loss of the
+ * connection, in which everything ends that mysql2 or the socket can report. mysql2 alone does not promise that: after
+ * `destroy`, a protocol error or a lost statement that streams, it calls nobody back.
+ *
+ * @internal
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { ConnectionLost, StatementError } from "../DbError.js"
+import type { DbError } from "../DbError.js"
+import type { Cursor, Result, SessionState, Statement } from "../Driver.js"
+import { RowCursor } from "./mysqlCursor.js"
+import { endsConnection, idleLoss, statementFailure } from "./mysqlErrors.js"
+import type { Flavour, MysqlError } from "./mysqlErrors.js"
+import type { Kill, SideConnection } from "./mysqlKiller.js"
+import type { MysqlSettings } from "./mysqlOptions.js"
+import { forgetStatements, runPipeline } from "./mysqlProtocol.js"
+import type { Pipeline, RawConnection } from "./mysqlProtocol.js"
+import { SessionTracker } from "./mysqlSession.js"
+import { runStatement, streamStatement } from "./mysqlStatement.js"
+import type { Host, Operation, UnpreparableTexts } from "./mysqlStatement.js"
+
+/**
+ * What the connections of one driver have in common.
+ *
+ * @internal
+ */
+export interface Shared {
+  readonly settings: MysqlSettings
+  readonly resetCommands: Pipeline
+  readonly encode: (params: ReadonlyArray<unknown>) => ReadonlyArray<unknown>
+  readonly kill: Kill
+  readonly unpreparable: UnpreparableTexts
+}
+
+/**
+ * Who answers at the other end.
+ *
+ * @internal
+ */
+export interface Peer {
+  readonly flavour: Flavour
+  readonly server: string
+}
+
+/** @internal */
+export class MysqlConnection implements SideConnection {
+  readonly id: string
+  readonly server: string
+  private life: "open" | "closing" | "closed" = "open"
+  private operation: Operation | undefined
+  private readonly tracker = new SessionTracker()
+  private readonly host: Host
+  private lossListener: ((error: DbError) => void) | undefined
+  private unreported: DbError | undefined
+  private readonly charsetNumber: number
+
+  constructor(readonly raw: RawConnection, readonly shared: Shared, readonly peer: Peer) {
+    this.id = String(raw.threadId)
+    this.server = peer.server
+    this.charsetNumber = raw.config.charsetNumber
+    this.host = {
+      raw,
+      tracker: this.tracker,
+      offsetMillis: shared.settings.offsetMillis,
+      unpreparable: shared.unpreparable,
+      encode: shared.encode,
+      isRunning: (operation) => this.operation === operation,
+      finish: (operation, deliver) => this.finish(operation, deliver),
+      fail: (operation, error) => this.fail(operation, error)
+    }
+    raw.on("error", (error) => this.lose(error))
+    // Packets out of order: this answer may be that to another command, so it must not be believed. It would be given
+    // in a later tick; only a refusal is given at once.
+    raw.on("warn", (error) => process.nextTick(() => this.lose(error)))
+    raw.stream.once("close", () => this.lose({ message: "the server closed the connection" }))
+  }
+
+  isOpen(): boolean {
+    const { destroyed, readableEnded, writable } = this.raw.stream
+    return this.life === "open" && !destroyed && !readableEnded && writable
+  }
+
+  session(): SessionState {
+    return this.tracker.state()
+  }
+
+  run(statement: Statement, done: (result: Exit.Exit<Result, DbError>) => void): void {
+    const operation = this.begin(statement.sql, (error) => done(Exit.fail(error)))
+    if (operation !== undefined) runStatement(this.host, operation, statement, done)
+  }
+
+  stream(statement: Statement): Cursor {
+    const cursor = new RowCursor(this.raw)
+    const operation = this.begin(statement.sql, (error) => cursor.finish(error), () => cursor.drain())
+    if (operation !== undefined) streamStatement(this.host, operation, statement, cursor)
+    return cursor
+  }
+
+  readonly ping: Effect.Effect<void, DbError> = Effect.async((resume) => {
+    const operation = this.begin("COM_PING", (error) => resume(Effect.fail(error)))
+    if (operation === undefined) return
+    operation.phase = "sent"
+    this.raw.ping((error) => {
+      if (error) this.fail(operation, error)
+      else this.finish(operation, () => resume(Effect.void))
+    })
+  })
+
+  readonly reset: Effect.Effect<void, DbError> = Effect.async((resume) => {
+    const operation = this.begin("COM_RESET_CONNECTION", (error) => resume(Effect.fail(error)))
+    if (operation === undefined) return
+    if (this.tracker.databaseChanged && this.shared.settings.database === undefined) {
+      const reason = "the session has chosen a default database, and nothing brings it back to none"
+      const error = new StatementError({ statement: operation.statement, reason })
+      return this.finish(operation, () => operation.fail(error))
+    }
+    operation.phase = "sent"
+    runPipeline(this.raw, this.shared.resetCommands, ({ refused, status }) => {
+      if (refused !== undefined) return this.fail(operation, refused.error, refused.name)
+      forgetStatements(this.raw)
+      // mysql2 encodes in what it was last told that the session uses.
+      this.raw.config.charsetNumber = this.charsetNumber
+      this.tracker.wasReset(status)
+      this.finish(operation, () => resume(Effect.void))
+    }, (error) => this.fail(operation, error))
+  })
+
+  readonly cancel: Effect.Effect<void, DbError> = Effect.suspend(() => {
+    const operation = this.operation
+    if (operation === undefined) return Effect.void
+    if (!this.shared.settings.cancelQueries) {
+      return Effect.fail(new ConnectionLost({ outcome: "unknown", reason: "cancelQueries is off" }))
+    }
+    operation.cancelled = true
+    operation.drain()
+    const isRunning = (): boolean => this.operation === operation
+    const ended = Effect.async<void>((resume) => {
+      if (isRunning()) operation.ended.push(() => resume(Effect.void))
+      else resume(Effect.void)
+    })
+    const stillOpen = Effect.suspend(() =>
+      this.isOpen()
+        ? Effect.void
+        : Effect.fail(new ConnectionLost({ outcome: "unknown", reason: "it broke while its statement was stopped" }))
+    )
+    return this.shared.kill({ id: this.id, server: this.server, isRunning, ended }).pipe(
+      Effect.zipRight(ended),
+      Effect.zipRight(stillOpen)
+    )
+  })
+
+  readonly close: Effect.Effect<void> = Effect.async((resume) => {
+    if (this.life === "closed") return resume(Effect.void)
+    this.life = "closing"
+    this.raw.stream.once("close", () => resume(Effect.void))
+    this.raw.end()
+    return Effect.sync(() => this.destroy())
+  })
+
+  destroy(): void {
+    this.lose({ message: "it was destroyed" }, { report: false })
+  }
+
+  onLost(listener: (error: DbError) => void): void {
+    this.lossListener = listener
+    if (this.unreported !== undefined) queueMicrotask(() => this.report())
+  }
+
+  /** Answers with a failure at once, and `undefined`, when there is nothing to run on. */
+  private begin(statement: string, fail: (error: DbError) => void, drain = (): void => {}): Operation | undefined {
+    const operation: Operation = { statement, fail, drain, ended: [], phase: "unsent", cancelled: false }
+    this.operation = operation
+    if (this.isOpen()) return operation
+    this.shut()
+    this.fail(operation, { message: "it was closed already" })
+    return undefined
+  }
+
+  private finish(operation: Operation, deliver: () => void): void {
+    if (this.operation !== operation) return
+    this.operation = undefined
+    deliver()
+    for (const listener of operation.ended) listener()
+  }
+
+  private fail(operation: Operation, error: MysqlError, statement = operation.statement): void {
+    const { flavour } = this.peer
+    const { readOnlyAsked } = this.tracker
+    const failure = statementFailure(error, { flavour, phase: operation.phase, statement, readOnlyAsked })
+    const ends = endsConnection(failure)
+    if (ends || failure._tag === "ConnectionLost") this.shut()
+    this.finish(operation, () => operation.fail(failure))
+    if (ends) this.lostIdle(error)
+  }
+
+  private lose(error: MysqlError, { report }: { readonly report: boolean } = { report: true }): void {
+    if (this.life === "closed") return
+    const expected = this.life === "closing" || !report
+    const operation = this.operation
+    this.shut()
+    if (operation !== undefined) this.fail(operation, error)
+    else if (!expected) this.lostIdle(error)
+  }
+
+  private lostIdle(error: MysqlError): void {
+    this.unreported = idleLoss(error)
+    this.report()
+  }
+
+  private report(): void {
+    if (this.lossListener === undefined || this.unreported === undefined) return
+    const error = this.unreported
+    this.unreported = undefined
+    this.lossListener(error)
+  }
+
+  private shut(): void {
+    this.life = "closed"
+    this.raw.destroy()
+    // mysql2 only ends the socket, and a peer that is gone never answers that.
+    this.raw.stream.destroy()
+  }
+}

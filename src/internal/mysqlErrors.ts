@@ -1,0 +1,215 @@
+/**
+ * What an error of MySQL, MariaDB or mysql2 means: one table by error number, and by socket error code where there is
+ * no number. Pure.
+ *
+ * mysql2's own error never gets out of here: it carries the statement with its values in it, and its message may quote
+ * a value, which is cut out.
+ *
+ * @internal
+ */
+import type { ConnectFailure, DbError, ServerRefusal, StatementFailure } from "../DbError.js"
+import * as Errors from "../DbError.js"
+
+/** @internal */
+export type Flavour = "mysql" | "mariadb"
+
+/**
+ * How far a statement had come: `unsent` no byte of it was written, `prepare` the server was asked to parse it only,
+ * `sent` the server may have run it.
+ *
+ * @internal
+ */
+export type Phase = "unsent" | "prepare" | "sent"
+
+/**
+ * What mysql2 throws, emits and calls back with. A server's error has a positive `errno`, a socket's a negative one or
+ * none; `code` is a number for an idle 4031.
+ *
+ * @internal
+ */
+export interface MysqlError {
+  readonly message: string
+  readonly code?: string | number | undefined
+  readonly errno?: number | undefined
+  readonly sqlState?: string | undefined
+  readonly sqlMessage?: string | undefined
+  readonly fatal?: boolean | undefined
+  /** Of an AggregateError, which Node gives when every address of a name refused; its own message is empty. */
+  readonly errors?: ReadonlyArray<{ readonly message: string }> | undefined
+}
+
+/** @internal */
+export interface StatementContext {
+  readonly flavour: Flavour
+  readonly phase: Phase
+  readonly statement: string
+  /** The user opened this transaction as READ ONLY, so that a refused write is no sign of a failover. */
+  readonly readOnlyAsked?: boolean | undefined
+}
+
+/** The server surely did not run the statement, or may have; either way this connection is of no use any more. */
+type Loss = "not executed" | "lost"
+type Refusal = (refusal: ServerRefusal) => StatementFailure
+type Meaning = Loss | Refusal
+
+const syntax: Refusal = (refusal) => new Errors.SqlSyntaxError(refusal)
+const unique: Refusal = (refusal) => new Errors.UniqueViolation(refusal)
+const constraint: Refusal = (refusal) => new Errors.ConstraintError(refusal)
+const authorization: Refusal = (refusal) => new Errors.AuthorizationError(refusal)
+const deadlock: Refusal = (refusal) => new Errors.DeadlockError(refusal)
+const serialization: Refusal = (refusal) => new Errors.SerializationError(refusal)
+const lockTimeout: Refusal = (refusal) => new Errors.LockTimeoutError(refusal)
+const timeout: Refusal = (refusal) => new Errors.StatementTimeoutError(refusal)
+const cancelled: Refusal = (refusal) => new Errors.StatementCancelled(refusal)
+const readOnly: Refusal = (refusal) => new Errors.ReadOnlyError(refusal)
+const other: Refusal = (refusal) => new Errors.StatementError(refusal)
+
+// 1290 names the option that forbids the statement; only --read-only (or --super-read-only) means a failover.
+const forbiddenByOption: Refusal = (refusal) => /read.only/i.test(refusal.reason) ? readOnly(refusal) : other(refusal)
+
+const table = <A>(
+  ...rows: ReadonlyArray<readonly [A, ReadonlyArray<number | string>]>
+): ReadonlyMap<number | string, A> =>
+  new Map(rows.flatMap(([meaning, keys]) => keys.map((key) => [key, meaning] as const)))
+
+const meanings = table<Meaning>(
+  // 1047 is what a Galera node says that is not ready; 9001 and 9002 are ProxySQL's, which found no server.
+  ["not executed", [1047, 9001, 9002]],
+  ["lost", [1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2006, 2013, 2055, 3032, 3169]],
+  [syntax, [1049, 1051, 1052, 1054, 1059, 1060, 1061, 1064, 1065, 1066, 1072, 1091, 1109, 1111, 1115, 1128, 1136]],
+  [syntax, [1146, 1149, 1176, 1193, 1222, 1241, 1247, 1253, 1273, 1305, 1318, 1327, 1582, 1583, 1584, 1630]],
+  [unique, [1022, 1062, 1169, 1586, 1859]],
+  [constraint, [1048, 1216, 1217, 1263, 1364, 1451, 1452, 1557, 1761, 1762]],
+  [authorization, [1044, 1045, 1095, 1141, 1142, 1143, 1227, 1370, 1419, 1820]],
+  [deadlock, [1213]],
+  [lockTimeout, [1205]],
+  [serialization, [1614]],
+  [cancelled, [1317]],
+  [readOnly, [1792, 1836]],
+  [forbiddenByOption, [1290]]
+)
+
+// The numbers above 1900 were given out by both projects, to different errors.
+const flavoured: Record<Flavour, ReadonlyMap<number | string, Meaning>> = {
+  mysql: table<Meaning>(
+    ["not executed", [4031]],
+    [timeout, [3024]],
+    [lockTimeout, [3572]],
+    [constraint, [3819]],
+    [serialization, [3058, 3101]]
+  ),
+  mariadb: table<Meaning>([timeout, [1969]], [constraint, [4025]], [serialization, [1020]])
+}
+
+type ConnectMeaning = "later" | "never" | "credentials"
+
+const connectMeanings = table<ConnectMeaning>(
+  ["later", [1040, 1041, 1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1203, 1226, 1637, 1927]],
+  ["later", [2006, 2013, 2055, 3032, 3168, 3169, 9001, 9002, "PROTOCOL_CONNECTION_LOST"]],
+  ["never", ["EACCES", "EINVAL", "HANDSHAKE_NO_SSL_SUPPORT", "HANDSHAKE_UNKNOWN_ERROR"]],
+  ["credentials", [1045, 1251, 1524, 1698, 1820, 1862, 3118, 4151]],
+  ["credentials", ["AUTH_SWITCH_PLUGIN_ERROR", "MYSQL_CLEAR_PASSWORD_NOT_ENABLED"]]
+)
+
+// Where the messages of these errors quote a value. Greedy: the value may hold a quote itself.
+const quotes: ReadonlyMap<number | string, readonly [RegExp, string]> = table<readonly [RegExp, string]>(
+  [[/entry '.*'(?= for key )/s, "entry"], [1062, 1586, 1859]],
+  [[/entry '.*'(?=,? (key|would) )/s, "entry"], [1557, 1761, 1762]],
+  [[/ value: '.*'(?= for | in |$)/s, " value"], [1292, 1366, 1411, 1525]],
+  [[/ '.*'(?= value found)/s, ""], [1367]],
+  [[/ for value .*$/s, " for the value"], [1526]],
+  [[/ in '.*'/s, ""], [1690]],
+  [[/: ".*"(?= at position)/s, ""], [3140, 3141]]
+)
+
+const reasonOf = (error: MysqlError): string => {
+  const text = error.sqlMessage ?? error.message
+  const said = text === "" ? error.errors?.[0]?.message ?? String(error.code ?? "unknown error") : text
+  const quote = error.errno === undefined ? undefined : quotes.get(error.errno)
+  // The sentence goes on after it.
+  return (quote === undefined ? said : said.replace(quote[0], quote[1])).replace(/\.$/, "")
+}
+
+const factsOf = (error: MysqlError) => ({
+  code: typeof error.code === "string" ? error.code : undefined,
+  errno: error.errno !== undefined && error.errno > 0 ? error.errno : undefined,
+  sqlState: error.sqlState === "" ? undefined : error.sqlState
+})
+
+// A command added after the connection had ended: mysql2 gives it neither a code nor a number.
+const isClosedState = (error: MysqlError): boolean => error.message.includes("when connection is in closed state")
+
+const meaningOf = (error: MysqlError, flavour: Flavour): Meaning => {
+  const { errno } = factsOf(error)
+  if (errno !== undefined) return flavoured[flavour].get(errno) ?? meanings.get(errno) ?? other
+  // Without the server's number it is the socket's error, or mysql2's that it cannot read the reply.
+  return isClosedState(error) ? "not executed" : "lost"
+}
+
+/**
+ * Why a statement failed. A `ConnectionLost` means that the connection has to be closed, if it is not yet.
+ *
+ * @internal
+ */
+export const statementFailure = (
+  error: MysqlError,
+  context: StatementContext
+): Errors.ConnectionLost | StatementFailure => {
+  const meaning = meaningOf(error, context.flavour)
+  const { code, errno, sqlState } = factsOf(error)
+  const { phase, statement } = context
+  if (typeof meaning === "string") {
+    const ran = meaning === "lost" && phase === "sent"
+    return new Errors.ConnectionLost({
+      outcome: ran ? "unknown" : "not executed",
+      reason: reasonOf(error),
+      statement,
+      code,
+      errno,
+      sqlState
+    })
+  }
+  const refuse = meaning === readOnly && errno === 1792 && context.readOnlyAsked === true ? other : meaning
+  return refuse({ statement, reason: reasonOf(error), errno, sqlState })
+}
+
+/**
+ * Whether the server closes the connection after this refusal: it does not read the rest of a packet that is too big.
+ *
+ * @internal
+ */
+export const endsConnection = (failure: DbError): boolean => failure._tag === "StatementError" && failure.errno === 1153
+
+/**
+ * Why a connection on which nothing ran is of no use any more.
+ *
+ * @internal
+ */
+export const idleLoss = (error: MysqlError): Errors.ConnectionLost =>
+  new Errors.ConnectionLost({ outcome: "not executed", reason: reasonOf(error), ...factsOf(error) })
+
+const connectMeaning = ({ code, errno, message }: MysqlError): ConnectMeaning => {
+  const known = connectMeanings.get(errno ?? "") ?? connectMeanings.get(code ?? "")
+  if (known !== undefined) return known
+  // mysql2 gives whatever ends the TLS handshake one code of its own; a socket's error keeps its number, or is told by
+  // its text. The others are about certificates and do not pass.
+  if (code === "HANDSHAKE_SSL_ERROR") {
+    return errno !== undefined || /socket disconnected|ECONNRESET|EPIPE|ETIMEDOUT/.test(message) ? "later" : "never"
+  }
+  // Errors of name resolution and of the socket may pass, another refusal by the server does not.
+  return errno !== undefined && errno > 0 ? "never" : "later"
+}
+
+/**
+ * Why a connect failed, whatever it was doing: resolving, connecting, encrypting, logging in, setting up the session.
+ *
+ * @internal
+ */
+export const connectFailure = (error: MysqlError, target: string, doing?: string): ConnectFailure => {
+  const { code, errno, sqlState } = factsOf(error)
+  const reason = doing === undefined ? reasonOf(error) : `${doing}: ${reasonOf(error)}`
+  const meaning = connectMeaning(error)
+  return meaning === "credentials"
+    ? new Errors.AuthenticationError({ target, reason, errno, sqlState })
+    : new Errors.ConnectionError({ target, reason, isRetryable: meaning === "later", code, errno, sqlState })
+}

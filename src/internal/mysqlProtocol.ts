@@ -1,0 +1,274 @@
+/**
+ * What this library uses of a mysql2 connection, as types, and the one thing mysql2 cannot do: several commands in one
+ * round trip. mysql2 sends a command only when the one before has been answered; servers read them one after the other
+ * all the same, so a {@link Pipeline} writes them at once and counts the answers.
+ *
+ * @internal
+ */
+import type { MysqlError } from "./mysqlErrors.js"
+
+/** @internal */
+export interface RawSocket {
+  readonly destroyed: boolean
+  readonly readableEnded: boolean
+  readonly writable: boolean
+  readonly destroy: () => void
+  readonly once: (event: "close", listener: () => void) => void
+}
+
+/** @internal */
+export interface RawPacket {
+  readonly buffer: Buffer
+  readonly offset: number
+  readonly end: number
+  readonly isEOF: () => boolean
+  readonly isError: () => boolean
+  readonly eofStatusFlags: () => number
+  readonly eofWarningCount: () => number
+  readonly asError: (encoding: string) => MysqlError
+  readonly readLengthCodedNumber: () => number | null
+  readonly readInt16: () => number
+  readonly skip: (bytes: number) => void
+}
+
+/** @internal */
+export interface RawField {
+  readonly name: string
+  readonly columnType: number
+  /** MariaDB sends JSON as text; only this tells. */
+  readonly extendedFormat?: string | undefined
+}
+
+/**
+ * An OK packet. The two numbers are text when they are beyond ±2⁵³.
+ *
+ * @internal
+ */
+export interface RawOk {
+  readonly affectedRows: number | string
+  readonly insertId: number | string
+  readonly serverStatus: number
+  readonly warningStatus: number
+  readonly stateChanges?: StateChanges | undefined
+}
+
+/** @internal */
+export interface StateChanges {
+  readonly systemVariables: Readonly<Record<string, string>>
+  readonly schema: string | null
+  /** mysql2 misreads its value on both servers: all that counts is that it is there. */
+  readonly trackStateChange: string | null
+}
+
+/** @internal */
+export interface RawCommand {
+  execute: (packet: RawPacket | undefined, connection: RawConnection) => boolean
+  onResult?: ((error: MysqlError) => void) | undefined
+}
+
+/** @internal */
+export interface RawQuery extends RawCommand {
+  readonly on: {
+    (event: "fields", listener: (fields: ReadonlyArray<RawField> | undefined) => void): void
+    (event: "result", listener: (value: RawOk | Array<unknown>) => void): void
+    (event: "error", listener: (error: MysqlError) => void): void
+    (event: "end", listener: () => void): void
+  }
+}
+
+/**
+ * With several results, as of a CALL, both are arrays with one entry for each.
+ *
+ * @internal
+ */
+export type RawCallback = (error: MysqlError | null, result: unknown, fields?: unknown) => void
+
+/** @internal */
+export interface RawStatement {
+  readonly parameters: ReadonlyArray<unknown>
+  close: () => void
+  readonly execute: (params: ReadonlyArray<unknown>, done?: RawCallback) => RawQuery
+}
+
+/** @internal */
+export interface RawConnection {
+  /** Replaced by mysql2 when the connection is encrypted. */
+  readonly stream: RawSocket
+  readonly threadId: number
+  readonly config: { charsetNumber: number; password?: unknown }
+  sequenceId: number
+  readonly _statements: { readonly values: () => Iterable<RawStatement>; readonly clear: () => void }
+  readonly addCommand: (command: RawCommand) => void
+  readonly write: (bytes: Buffer) => void
+  readonly prepare: (
+    options: { readonly sql: string },
+    done: (error: MysqlError | null, statement: RawStatement) => void
+  ) => void
+  readonly unprepare: (options: { readonly sql: string }) => void
+  readonly query: (options: { readonly sql: string }, done?: RawCallback) => RawQuery
+  readonly ping: (done: (error?: MysqlError | null) => void) => void
+  readonly end: () => void
+  readonly destroy: () => void
+  readonly pause: () => void
+  readonly resume: () => void
+  readonly on: {
+    (event: "error" | "warn", listener: (error: MysqlError) => void): void
+    (event: "connect", listener: (handshake: { readonly serverVersion: string }) => void): void
+  }
+}
+
+const moreResults = 8
+
+/** @internal */
+export interface Pipeline {
+  readonly bytes: Buffer
+  /** What each command is called when it is refused; a statement is called by its text. */
+  readonly names: ReadonlyArray<string>
+}
+
+const frame = (command: number, text: string): Buffer => {
+  const body = Buffer.from(text, "utf8")
+  const header = Buffer.alloc(5)
+  header.writeUIntLE(body.length + 1, 0, 3)
+  header.writeUInt8(command, 4)
+  return Buffer.concat([header, body])
+}
+
+/**
+ * The bytes of a COM_RESET_CONNECTION, if asked for, and of statements after it. They hold no attributes, so
+ * CLIENT_QUERY_ATTRIBUTES must be off.
+ *
+ * @internal
+ */
+export const pipeline = (statements: ReadonlyArray<string>, options: { readonly reset: boolean }): Pipeline => ({
+  bytes: Buffer.concat([
+    ...(options.reset ? [frame(0x1f, "")] : []),
+    ...statements.map((sql) => frame(0x03, sql))
+  ]),
+  names: options.reset ? ["COM_RESET_CONNECTION", ...statements] : statements
+})
+
+/** @internal */
+export interface PipelineReply {
+  /** The first command that was refused; those after it were run all the same. */
+  readonly refused?: { readonly name: string; readonly error: MysqlError } | undefined
+  /** Of each command that gave rows, the first column of the first, as text. */
+  readonly values: ReadonlyMap<string, string>
+  /** The status flags after the last command. */
+  readonly status: number
+}
+
+class PipelineCommand implements RawCommand {
+  private expecting: "answer" | "columns" | "rows" = "answer"
+  private answered = 0
+  private status = 0
+  private refused: PipelineReply["refused"]
+  private readonly values = new Map<string, string>()
+
+  constructor(
+    readonly commands: Pipeline,
+    readonly done: (reply: PipelineReply) => void,
+    readonly onResult: (error: MysqlError) => void
+  ) {}
+
+  execute(packet: RawPacket | undefined, connection: RawConnection): boolean {
+    if (packet === undefined) {
+      connection.write(this.commands.bytes)
+      // Each answer counts its packets from 1, as to a command that was sent alone.
+      connection.sequenceId = 1
+      return false
+    }
+    if (!this.endsAnswer(packet)) return false
+    this.expecting = "answer"
+    this.answered += 1
+    connection.sequenceId = 1
+    if (this.answered < this.commands.names.length) return false
+    this.done({ refused: this.refused, values: this.values, status: this.status })
+    return true
+  }
+
+  private endsAnswer(packet: RawPacket): boolean {
+    const name = this.commands.names[this.answered] ?? ""
+    if (packet.isError()) {
+      this.refused ??= { name, error: packet.asError("utf8") }
+      return true
+    }
+    switch (this.expecting) {
+      case "answer":
+        if (packet.buffer[packet.offset] === 0) return this.endsResult(okStatus(packet))
+        this.expecting = "columns"
+        return false
+      case "columns":
+        if (packet.isEOF()) this.expecting = "rows"
+        return false
+      case "rows":
+        if (packet.isEOF()) return this.endsResult(packet.eofStatusFlags())
+        if (!this.values.has(name)) this.values.set(name, firstColumn(packet))
+        return false
+    }
+  }
+
+  private endsResult(status: number): boolean {
+    this.status = status
+    this.expecting = "answer"
+    return (status & moreResults) === 0
+  }
+}
+
+const okStatus = (packet: RawPacket): number => {
+  packet.skip(1)
+  packet.readLengthCodedNumber()
+  packet.readLengthCodedNumber()
+  return packet.readInt16()
+}
+
+const firstColumn = (packet: RawPacket): string => {
+  const length = packet.readLengthCodedNumber() ?? 0
+  return packet.buffer.toString("utf8", packet.offset, packet.offset + length)
+}
+
+/**
+ * Sends all commands at once; calls one of the two, once, unless the connection is destroyed first.
+ *
+ * @internal
+ */
+export const runPipeline = (
+  connection: RawConnection,
+  commands: Pipeline,
+  done: (reply: PipelineReply) => void,
+  lost: (error: MysqlError) => void
+): void => connection.addCommand(new PipelineCommand(commands, done, lost))
+
+/**
+ * What the packet at the end of a result's rows says; mysql2 reads it and keeps it to itself.
+ *
+ * @internal
+ */
+export interface RowsEnd {
+  status: number
+  warnings: number
+}
+
+/** @internal */
+export const watchRowsEnd = (command: RawCommand): RowsEnd => {
+  const end: RowsEnd = { status: 0, warnings: 0 }
+  const execute = command.execute
+  command.execute = (packet, connection) => {
+    if (packet?.isEOF() === true) {
+      end.status = packet.eofStatusFlags()
+      end.warnings = packet.eofWarningCount()
+    }
+    return execute.call(command, packet, connection)
+  }
+  return end
+}
+
+/**
+ * mysql2 closes each cached statement when it clears the cache, a packet each; the server has forgotten them already.
+ *
+ * @internal
+ */
+export const forgetStatements = (connection: RawConnection): void => {
+  for (const statement of connection._statements.values()) statement.close = () => undefined
+  connection._statements.clear()
+}

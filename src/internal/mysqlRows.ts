@@ -1,0 +1,95 @@
+/**
+ * From mysql2's column values to the driver contract's: only columns that need it are touched, in place.
+ *
+ * mysql2 is told to give every date as text and every JSON as text, and both are read here, because its own readers are
+ * wrong where it hurts: a year below 100 becomes 19xx, a zero month the December before, and JSON that the server cut
+ * off (group_concat_max_len) breaks the connection. What cannot be read stays text.
+ *
+ * @internal
+ */
+import type { Row } from "../Driver.js"
+import type { RawField } from "./mysqlProtocol.js"
+
+/** @internal */
+export type RowConverter = (row: Array<unknown>) => Row
+
+const timestamp = 7
+const longlong = 8
+const datetime = 12
+const json = 245
+
+/** mysql2 gives an integer as text when it is beyond ±2⁵³. */
+const toInteger = (value: unknown): unknown => typeof value === "string" ? BigInt(value) : value
+
+const toJson = (value: unknown): unknown => {
+  if (typeof value !== "string") return value
+  try {
+    return JSON.parse(value)
+  } catch {
+    return value
+  }
+}
+
+const digits = (text: string, at: number): number => (text.charCodeAt(at) - 48) * 10 + text.charCodeAt(at + 1) - 48
+
+/** `YYYY-MM-DD HH:MM:SS[.ffffff]`, of which a Date holds milliseconds. A zero or impossible date stays text. */
+const toDate = (text: string, offsetMillis: number): Date | string => {
+  const year = digits(text, 0) * 100 + digits(text, 2)
+  const month = digits(text, 5)
+  const day = digits(text, 8)
+  if (month === 0 || day === 0) return text
+  const millis = text.length > 20 ? Number(text.slice(20, 23).padEnd(3, "0")) : 0
+  // @effect-diagnostics-next-line globalDate:off
+  const date = new Date(Date.UTC(2000, month - 1, day, digits(text, 11), digits(text, 14), digits(text, 17), millis))
+  // Date.UTC takes a year below 100 for 19xx. The year 2000 has every day that any year has.
+  date.setUTCFullYear(year, month - 1, day)
+  // 31 February, which ALLOW_INVALID_DATES lets in, would become a day in March.
+  if (date.getUTCDate() !== day) return text
+  if (offsetMillis !== 0) date.setTime(date.getTime() - offsetMillis)
+  return date
+}
+
+const converterOf = (field: RawField, offsetMillis: number): ((value: unknown) => unknown) | undefined => {
+  if (field.extendedFormat === "json") return toJson
+  switch (field.columnType) {
+    case longlong:
+      return toInteger
+    case timestamp:
+    case datetime:
+      return (value) => typeof value === "string" ? toDate(value, offsetMillis) : value
+    case json:
+      return toJson
+    default:
+      return undefined
+  }
+}
+
+/**
+ * What to do with each row of a result, or `undefined` when its rows are right as they are.
+ *
+ * @internal
+ */
+export const rowConverter = (fields: ReadonlyArray<RawField>, offsetMillis: number): RowConverter | undefined => {
+  const converters: Array<readonly [number, (value: unknown) => unknown]> = []
+  for (let at = 0; at < fields.length; at++) {
+    const field = fields[at]
+    const convert = field === undefined ? undefined : converterOf(field, offsetMillis)
+    if (convert !== undefined) converters.push([at, convert])
+  }
+  if (converters.length === 0) return undefined
+  return (row) => {
+    for (const [at, convert] of converters) row[at] = convert(row[at])
+    return row
+  }
+}
+
+/**
+ * AUTO_INCREMENT ids come as signed numbers, as text beyond ±2⁵³; one that large is an unsigned BIGINT.
+ *
+ * @internal
+ */
+export const toInsertId = (id: number | string): number | bigint =>
+  typeof id === "number" ? id : BigInt.asUintN(64, BigInt(id))
+
+/** @internal */
+export const columnNames = (fields: ReadonlyArray<RawField>): ReadonlyArray<string> => fields.map(({ name }) => name)

@@ -1,0 +1,127 @@
+/**
+ * What is known about the session of one connection: from the status of every reply, from the session tracker, and
+ * from a statement's text for what neither reports (locks, `SELECT ... INTO @x`, `:=`).
+ *
+ * Text counts from the moment a statement is sent: one that fails half-way has changed the session all the same.
+ *
+ * @internal
+ */
+import type { Isolation, SessionState, Statement, TransactionSyntax } from "../Driver.js"
+import type { RawOk, StateChanges } from "./mysqlProtocol.js"
+import type { StatementTraits } from "./sessionState.js"
+
+const inTransaction = 1
+const autocommit = 2
+// MariaDB sets it also at the end of rows, when a function called by a SELECT has changed the session; MySQL does not,
+// and reports it with the next OK packet.
+const stateChanged = 0x4000
+
+const isolations: ReadonlyArray<Isolation> = ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
+
+/** @internal */
+export const isIsolation = (text: string): text is Isolation => isolations.some((level) => level === text)
+
+const nextIsolation = (level: Isolation): string => `SET TRANSACTION ISOLATION LEVEL ${level}`
+const nextIsolations: ReadonlySet<string> = new Set(isolations.map(nextIsolation))
+
+/** @internal */
+export const quoteName = (name: string): string => `\`${name.replaceAll("`", "``")}\``
+
+/** @internal */
+export const transactionSyntax: TransactionSyntax = {
+  begin: ({ isolation, readOnly }) => {
+    const start = readOnly === true ? "START TRANSACTION READ ONLY" : "START TRANSACTION"
+    if (isolation === undefined) return [start]
+    return isIsolation(isolation) ? [nextIsolation(isolation), start] : undefined
+  },
+  commit: "COMMIT",
+  rollback: "ROLLBACK",
+  savepoint: (name) => `SAVEPOINT ${quoteName(name)}`,
+  releaseSavepoint: (name) => `RELEASE SAVEPOINT ${quoteName(name)}`,
+  rollbackTo: (name) => `ROLLBACK TO SAVEPOINT ${quoteName(name)}`
+}
+
+/** What the server's status flags say for sure, so that the text need not be asked. */
+const isReported = (traits: StatementTraits): boolean => {
+  if (traits.statements !== 1) return false
+  switch (traits.verb) {
+    case "BEGIN":
+    case "START":
+      return traits.transaction === "begin"
+    case "SAVEPOINT":
+    case "RELEASE":
+      return true
+    case "ROLLBACK":
+      return traits.transaction === undefined
+    default:
+      return false
+  }
+}
+
+const hasChanges = (changes: StateChanges): boolean =>
+  changes.trackStateChange !== null || changes.schema !== null || Object.keys(changes.systemVariables).length > 0
+
+/** @internal */
+export class SessionTracker {
+  private transaction = false
+  private changed = false
+  // SET TRANSACTION waits for the next transaction, and no server reports it.
+  private isolationWaits = false
+  private readOnly = false
+  private database = false
+
+  state(): SessionState {
+    if (this.transaction) return "transaction"
+    return this.changed || this.isolationWaits ? "changed" : "clean"
+  }
+
+  /** The transaction was opened as READ ONLY by its own statement. */
+  get readOnlyAsked(): boolean {
+    return this.readOnly
+  }
+
+  /** The default database is another one, which a reset does not undo. */
+  get databaseChanged(): boolean {
+    return this.database
+  }
+
+  sending({ sql, traits }: Statement): void {
+    if (nextIsolations.has(sql)) {
+      this.isolationWaits = true
+      return
+    }
+    if (traits.transaction === "begin") this.readOnly = /\bREAD\s+ONLY\b/i.test(sql)
+    if (traits.verb === "USE") this.database = true
+    // A procedure may do anything, and reports only its last statement.
+    if (traits.verb === "CALL" || (traits.changesSession && !isReported(traits))) this.changed = true
+  }
+
+  okReceived({ traits }: Statement, ok: RawOk): void {
+    this.statusReceived(ok.serverStatus)
+    if (traits.transaction === "begin" && this.transaction) this.isolationWaits = false
+    const changes = ok.stateChanges
+    if (changes === undefined) return
+    if (changes.schema !== null) this.database = true
+    if (hasChanges(changes)) this.changed = true
+  }
+
+  rowsEnded(status: number): void {
+    this.statusReceived(status)
+    if ((status & stateChanged) !== 0) this.changed = true
+  }
+
+  wasReset(status: number): void {
+    this.changed =
+      this.isolationWaits =
+      this.readOnly =
+      this.database =
+        false
+    this.statusReceived(status)
+  }
+
+  private statusReceived(status: number): void {
+    this.transaction = (status & inTransaction) !== 0
+    if (!this.transaction) this.readOnly = false
+    if ((status & autocommit) === 0) this.changed = true
+  }
+}

@@ -1,0 +1,289 @@
+/**
+ * How one statement is sent and its answer read: prepared, which also tells a statement that was never executed from
+ * one that may have been, or as text where the server cannot prepare it.
+ *
+ * @internal
+ */
+import * as Exit from "effect/Exit"
+import type { DbError } from "../DbError.js"
+import { ParameterError, StatementCancelled } from "../DbError.js"
+import type { Result, Row, Statement } from "../Driver.js"
+import type { RowCursor } from "./mysqlCursor.js"
+import type { MysqlError, Phase } from "./mysqlErrors.js"
+import { watchRowsEnd } from "./mysqlProtocol.js"
+import type { RawCallback, RawConnection, RawField, RawOk, RawQuery, RawStatement, RowsEnd } from "./mysqlProtocol.js"
+import { columnNames, rowConverter, toInsertId } from "./mysqlRows.js"
+import type { RowConverter } from "./mysqlRows.js"
+import type { SessionTracker } from "./mysqlSession.js"
+
+/**
+ * What runs on a connection.
+ *
+ * @internal
+ */
+export interface Operation {
+  readonly statement: string
+  readonly fail: (error: DbError) => void
+  /** Reads and drops the rows that nobody wants any more. */
+  readonly drain: () => void
+  readonly ended: Array<() => void>
+  phase: Phase
+  cancelled: boolean
+}
+
+/**
+ * What a statement needs of its connection. An operation that has ended is finished and failed in vain.
+ *
+ * @internal
+ */
+export interface Host {
+  readonly raw: RawConnection
+  readonly tracker: SessionTracker
+  readonly offsetMillis: number
+  readonly unpreparable: UnpreparableTexts
+  readonly encode: (params: ReadonlyArray<unknown>) => ReadonlyArray<unknown>
+  readonly isRunning: (operation: Operation) => boolean
+  readonly finish: (operation: Operation, deliver: () => void) => void
+  readonly fail: (operation: Operation, error: MysqlError) => void
+}
+
+const notPreparable = 1295
+const tooManyStatements = 1461
+const staleStatements: ReadonlySet<number | undefined> = new Set([1243, 1615])
+const mostUnpreparable = 500
+// MySQL refuses to prepare most of these, and preparing the others would cost a round trip for nothing.
+const textVerbs: ReadonlySet<string> = new Set(
+  ("BEGIN START COMMIT ROLLBACK SAVEPOINT RELEASE XA SET USE LOCK UNLOCK PREPARE EXECUTE DEALLOCATE LOAD HANDLER KILL")
+    .split(" ")
+)
+
+/**
+ * Texts that the server has refused to prepare, so that each costs one refusal; the oldest are forgotten.
+ *
+ * @internal
+ */
+export class UnpreparableTexts {
+  private readonly texts = new Set<string>()
+
+  has(sql: string): boolean {
+    return this.texts.has(sql)
+  }
+
+  add(sql: string): void {
+    const oldest = this.texts.values().next()
+    if (this.texts.size >= mostUnpreparable && oldest.done !== true) this.texts.delete(oldest.value)
+    this.texts.add(sql)
+  }
+}
+
+/** Starts the statement; without a callback its rows come as events. */
+type Send = (done?: RawCallback) => RawQuery
+
+abstract class Execution {
+  private repeated = false
+  private asText = false
+
+  constructor(readonly host: Host, readonly operation: Operation, readonly statement: Statement) {}
+
+  protected abstract started(send: Send): void
+
+  start(): void {
+    const { params, sql, traits } = this.statement
+    if (params.length === 0 && (textVerbs.has(traits.verb) || this.host.unpreparable.has(sql))) this.sendText()
+    else this.prepare()
+  }
+
+  protected get isRunning(): boolean {
+    return this.host.isRunning(this.operation)
+  }
+
+  protected refused(error: MysqlError): void {
+    if (!this.triesAgain(error)) this.host.fail(this.operation, error)
+  }
+
+  private prepare(): void {
+    this.operation.phase = "prepare"
+    this.host.raw.prepare({ sql: this.statement.sql }, (error, prepared) => {
+      if (!this.isRunning) return
+      if (error === null) this.execute(prepared)
+      else this.refused(error)
+    })
+  }
+
+  private execute(prepared: RawStatement): void {
+    const { params, sql } = this.statement
+    const expected = prepared.parameters.length
+    if (this.operation.cancelled) {
+      // The KILL may have come while nothing ran, and would not stop what is sent now.
+      return this.giveUp(new StatementCancelled({ statement: sql, reason: "it was cancelled before it was executed" }))
+    }
+    if (expected !== params.length) {
+      const reason = `it has ${expected} placeholders, and there are ${params.length} parameters`
+      return this.giveUp(new ParameterError({ statement: sql, reason }))
+    }
+    const encoded = this.host.encode(params)
+    this.operation.phase = "sent"
+    this.host.tracker.sending(this.statement)
+    this.started((done) => prepared.execute(encoded, done))
+  }
+
+  private sendText(): void {
+    this.asText = true
+    this.operation.phase = "sent"
+    this.host.tracker.sending(this.statement)
+    this.started((done) => this.host.raw.query({ sql: this.statement.sql }, done))
+  }
+
+  private giveUp(error: DbError): void {
+    this.host.finish(this.operation, () => this.operation.fail(error))
+  }
+
+  /** After refusals that mean "not like this". The server has run nothing. */
+  private triesAgain({ errno }: MysqlError): boolean {
+    const { raw, unpreparable } = this.host
+    const { params, sql } = this.statement
+    if (this.asText || this.operation.cancelled) return false
+    // Only without parameters: in a text mysql2 would have to write them itself, and it quotes wrongly under
+    // NO_BACKSLASH_ESCAPES and takes a ? inside a string for a placeholder.
+    if (params.length === 0 && (errno === notPreparable || errno === tooManyStatements)) {
+      if (errno === notPreparable) unpreparable.add(sql)
+      this.sendText()
+      return true
+    }
+    if (this.repeated) return false
+    this.repeated = true
+    // The limit is the server's, over all connections: give up what this one keeps.
+    if (errno === tooManyStatements) raw._statements.clear()
+    else if (staleStatements.has(errno)) raw.unprepare({ sql })
+    else return false
+    this.prepare()
+    return true
+  }
+}
+
+interface Reply {
+  readonly result: Result
+  readonly oks: ReadonlyArray<RawOk>
+  readonly hasRows: boolean
+}
+
+type Fields = ReadonlyArray<RawField>
+
+const convertAll = (rows: Array<Array<unknown>>, convert: RowConverter | undefined): ReadonlyArray<Row> =>
+  convert === undefined ? rows : rows.map(convert)
+
+const rowsResult = (rows: unknown, fields: Fields, warnings: number, offsetMillis: number): Result => ({
+  columns: columnNames(fields),
+  rows: convertAll(rows as Array<Array<unknown>>, rowConverter(fields, offsetMillis)),
+  affectedRows: 0,
+  insertId: 0,
+  warnings
+})
+
+const okResult = (ok: RawOk): Result => ({
+  columns: [],
+  rows: [],
+  affectedRows: Number(ok.affectedRows),
+  insertId: toInsertId(ok.insertId),
+  warnings: ok.warningStatus
+})
+
+const readReply = (result: unknown, fields: unknown, end: RowsEnd, offsetMillis: number): Reply => {
+  if (fields === undefined) return { result: okResult(result as RawOk), oks: [result as RawOk], hasRows: false }
+  const single = !(Array.isArray(fields) && (fields[0] === undefined || Array.isArray(fields[0])))
+  if (single) {
+    return { result: rowsResult(result, fields as Fields, end.warnings, offsetMillis), oks: [], hasRows: true }
+  }
+  const results = result as ReadonlyArray<unknown>
+  const allFields = fields as ReadonlyArray<Fields | undefined>
+  const oks = results.filter((_, at) => allFields[at] === undefined) as ReadonlyArray<RawOk>
+  const first = allFields.findIndex((each) => each !== undefined)
+  const firstFields = allFields[first]
+  return {
+    result: firstFields === undefined
+      ? okResult(oks[oks.length - 1] as RawOk)
+      : rowsResult(results[first], firstFields, end.warnings, offsetMillis),
+    oks,
+    hasRows: firstFields !== undefined
+  }
+}
+
+class RunExecution extends Execution {
+  constructor(
+    host: Host,
+    operation: Operation,
+    statement: Statement,
+    readonly done: (result: Exit.Exit<Result, DbError>) => void
+  ) {
+    super(host, operation, statement)
+  }
+
+  protected started(send: Send): void {
+    const { host, operation, statement } = this
+    const command = send((error, result, fields) => {
+      if (!this.isRunning) return
+      if (error !== null) return this.refused(error)
+      const reply = readReply(result, fields, end, host.offsetMillis)
+      if (reply.hasRows) host.tracker.rowsEnded(end.status)
+      for (const ok of reply.oks) host.tracker.okReceived(statement, ok)
+      host.finish(operation, () => this.done(Exit.succeed(reply.result)))
+    })
+    const end = watchRowsEnd(command)
+  }
+}
+
+class StreamExecution extends Execution {
+  private choice: Fields | undefined
+  private current: Fields | undefined
+  private convert: RowConverter | undefined
+
+  constructor(host: Host, operation: Operation, statement: Statement, readonly cursor: RowCursor) {
+    super(host, operation, statement)
+  }
+
+  protected started(send: Send): void {
+    const { cursor, host, operation } = this
+    const command = send()
+    const end = watchRowsEnd(command)
+    let refused = false
+    command.on("fields", (fields) => this.begin(fields))
+    command.on("result", (value) => this.receive(value))
+    command.on("error", (error) => {
+      refused = true
+      if (this.isRunning) this.refused(error)
+    })
+    command.on("end", () => {
+      // mysql2 tells the end of a refused statement too, which may have been sent again by now.
+      if (refused || !this.isRunning) return
+      if (this.current !== undefined) host.tracker.rowsEnded(end.status)
+      host.finish(operation, () => cursor.finish())
+    })
+  }
+
+  /** Only the first result with rows is given; `fields` is undefined for an OK packet. */
+  private begin(fields: Fields | undefined): void {
+    this.current = fields
+    if (fields === undefined || this.choice !== undefined) return
+    this.choice = fields
+    this.convert = rowConverter(fields, this.host.offsetMillis)
+    this.cursor.begin(columnNames(fields))
+  }
+
+  private receive(value: RawOk | Array<unknown>): void {
+    if (!this.isRunning) return
+    if (!Array.isArray(value)) this.host.tracker.okReceived(this.statement, value)
+    else if (this.current === this.choice) this.cursor.push(this.convert === undefined ? value : this.convert(value))
+  }
+}
+
+/** @internal */
+export const runStatement = (
+  host: Host,
+  operation: Operation,
+  statement: Statement,
+  done: (result: Exit.Exit<Result, DbError>) => void
+): void => new RunExecution(host, operation, statement, done).start()
+
+/** @internal */
+export const streamStatement = (host: Host, operation: Operation, statement: Statement, cursor: RowCursor): void =>
+  new StreamExecution(host, operation, statement, cursor).start()

@@ -1,0 +1,349 @@
+import { readdirSync, readFileSync } from "node:fs"
+import { join, relative } from "node:path"
+import { fileURLToPath } from "node:url"
+import ts from "typescript"
+import { describe, expect, it } from "vitest"
+
+const root = fileURLToPath(new URL("../../src/", import.meta.url))
+
+/**
+ * The rooms of DESIGN.md, bottom to top. A file may import from the floors below it. Files of one floor know nothing of
+ * each other, except that a floor of several rooms names which of them build on which.
+ */
+const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<string>]> = [
+  ["errors", "DbError"],
+  ["text", "internal/sqlText", "internal/linkedList"],
+  ["turns", "internal/turns"],
+  ["functions", "internal/builtinFunctions"],
+  ["statements", "internal/sessionState"],
+  ["contract", "Driver"],
+  ["policies", "PoolConfig", "PoolStats", "Recovery"],
+  ["words of the state", "internal/poolModel", "internal/leaseModel"],
+  ["state", "internal/poolState"],
+  ["lease", "internal/lease"],
+  ["work", "internal/maintenance", "internal/poolErrors", "internal/cursorStream"],
+  // the public face and what is behind it know each other: the face's types are the contract that the inside keeps
+  ["pool", "ConnectionPool", "internal/poolImpl"],
+  ["attempts", "internal/attempts"],
+  ["affinity", "FiberConnection"],
+  ["queries", "Queries"],
+  ["database parts", "Transaction", "DbConnection"],
+  ["database", "Db"],
+  ["drivers", "MysqlDriver", "SqliteDriver"],
+  ["layer", "DbLayer"],
+  ["public", "index"]
+]
+
+/** What belongs to a driver alone stands above the policies and beside the pool: neither knows of the other. */
+const drivers: Readonly<Record<string, RegExp>> = {
+  MysqlDriver: /^internal\/mysql/,
+  SqliteDriver: /^internal\/sqlite/
+}
+
+interface Import {
+  readonly from: string
+  /** A file of src without its ending, or a package. */
+  readonly to: string
+  readonly local: boolean
+  readonly typeOnly: boolean
+}
+
+interface Source {
+  readonly name: string
+  readonly text: string
+  readonly tree: ts.SourceFile
+  readonly imports: ReadonlyArray<Import>
+}
+
+const isTypeOnly = (node: ts.ImportDeclaration | ts.ExportDeclaration): boolean => {
+  if (ts.isExportDeclaration(node)) return node.isTypeOnly
+  const clause = node.importClause
+  if (clause === undefined) return false
+  if (clause.isTypeOnly) return true
+  const bindings = clause.namedBindings
+  return clause.name === undefined && bindings !== undefined && ts.isNamedImports(bindings) &&
+    bindings.elements.length > 0 && bindings.elements.every((element) => element.isTypeOnly)
+}
+
+const importsOf = (name: string, tree: ts.SourceFile): ReadonlyArray<Import> => {
+  const found: Array<Import> = []
+  const add = (specifier: string, typeOnly: boolean): void => {
+    const local = specifier.startsWith(".")
+    const to = local ? relative(root, join(root, name, "..", specifier)).replace(/\.js$/, "") : specifier
+    found.push({ from: name, to, local, typeOnly })
+  }
+  const visit = (node: ts.Node): void => {
+    if ((ts.isImportDeclaration(node) || ts.isExportDeclaration(node)) && node.moduleSpecifier !== undefined) {
+      add((node.moduleSpecifier as ts.StringLiteral).text, isTypeOnly(node))
+    } else if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)) {
+      add((node.argument.literal as ts.StringLiteral).text, true)
+    } else if (ts.isCallExpression(node)) {
+      // import("x"), require("x") and process.getBuiltinModule("x")
+      const [argument] = node.arguments
+      const callee = node.expression
+      const loads = callee.kind === ts.SyntaxKind.ImportKeyword ||
+        (ts.isIdentifier(callee) && callee.text === "require") ||
+        (ts.isPropertyAccessExpression(callee) && callee.name.text === "getBuiltinModule")
+      if (loads && argument !== undefined && ts.isStringLiteralLike(argument)) add(argument.text, false)
+    }
+    ts.forEachChild(node, visit)
+  }
+  visit(tree)
+  return found
+}
+
+const sources: ReadonlyArray<Source> = readdirSync(root, { recursive: true, encoding: "utf8" })
+  .filter((file) => file.endsWith(".ts"))
+  .sort()
+  .map((file) => {
+    const name = file.replaceAll("\\", "/").replace(/\.ts$/, "")
+    const text = readFileSync(join(root, file), "utf8")
+    const tree = ts.createSourceFile(file, text, ts.ScriptTarget.ES2022, true)
+    return { name, text, tree, imports: importsOf(name, tree) }
+  })
+
+const all = sources.flatMap(({ imports }) => imports)
+const names = sources.map(({ name }) => name)
+
+const driverOf = (file: string): string | undefined =>
+  Object.entries(drivers).find(([name, own]) => name === file || own.test(file))?.[0]
+const floorOf = (file: string): number => floors.findIndex(([, ...files]) => files.includes(driverOf(file) ?? file))
+const show = ({ from, to, typeOnly }: Import): string => `${from} -> ${to}${typeOnly ? " (types)" : ""}`
+
+const importersOf = (matches: (to: string) => boolean): ReadonlyArray<string> =>
+  [...new Set(all.filter(({ local, to }) => !local && matches(to)).map(({ from }) => from))].sort()
+
+/** `import { FiberRef } from "effect"` is `effect/FiberRef` just as well. */
+const usesModule = (source: Source, module: string): boolean =>
+  source.imports.some(({ to }) => to === `effect/${module}`) ||
+  new RegExp(`import[^;]*?\\b${module}\\b[^;]*?from "effect"`).test(source.text)
+
+describe("the rooms", () => {
+  it("have a place for every file, and no place is empty", () => {
+    const placed = floors.flatMap(([, ...files]) => files)
+    expect(names.filter((name) => floorOf(name) < 0)).toEqual([])
+    expect(placed.filter((name) => !names.includes(name))).toEqual([])
+    expect(new Set(placed).size).toBe(placed.length)
+  })
+
+  it("import only files that are there", () => {
+    expect(all.filter(({ local, to }) => local && !names.includes(to)).map(show)).toEqual([])
+  })
+
+  it("have arrows that point down only", () => {
+    const wrong = all.filter(({ from, local, to }) => {
+      if (!local) return false
+      const [high, low] = [floorOf(from), floorOf(to)]
+      const sameRoom = high === low && (driverOf(from) !== undefined ? driverOf(from) === driverOf(to) : true)
+      return high < low || (high === low && !sameRoom)
+    })
+    expect(wrong.map(show)).toEqual([])
+  })
+
+  it("on one floor know nothing of each other, but for the two faces of the pool and the parts of a driver", () => {
+    const between = all.filter(({ from, local, to }) =>
+      local && driverOf(from) === undefined && floorOf(from) === floorOf(to)
+    )
+    expect([...new Set(between.map(({ from, to }) => [from, to].sort().join(" & ")))]).toEqual([
+      "ConnectionPool & internal/poolImpl"
+    ])
+    // and the inside only the types, so that nothing has to be loaded before itself
+    expect(between.filter(({ from, typeOnly }) => from === "internal/poolImpl" && !typeOnly)).toEqual([])
+  })
+
+  it("know a driver's parts only through the driver, and the drivers only in the layer", () => {
+    const outside = all.filter(({ from, local, to }) =>
+      local && driverOf(to) !== undefined && driverOf(from) !== driverOf(to)
+    )
+    expect(outside.map(({ from, to }) => `${from} -> ${to}`).sort()).toEqual([
+      "DbLayer -> MysqlDriver",
+      "DbLayer -> SqliteDriver",
+      "index -> MysqlDriver",
+      "index -> SqliteDriver"
+    ])
+  })
+
+  it("let a driver know nothing of the pool: the contract, the options and the errors are all it needs", () => {
+    const allowed = ["DbError", "Driver", "PoolConfig", "internal/sessionState", "internal/sqlText"]
+    const wrong = all.filter(({ from, local, to }) =>
+      local && driverOf(from) !== undefined && driverOf(to) === undefined && !allowed.includes(to)
+    )
+    expect(wrong.map(show)).toEqual([])
+  })
+
+  it("load without a circle", () => {
+    const edges = new Map(sources.map(({ imports, name }) => [
+      name,
+      imports.filter(({ local, typeOnly }) => local && !typeOnly).map(({ to }) => to)
+    ]))
+    const circles: Array<string> = []
+    const done = new Set<string>()
+    const walk = (name: string, path: ReadonlyArray<string>): void => {
+      if (path.includes(name)) {
+        circles.push([...path.slice(path.indexOf(name)), name].join(" -> "))
+        return
+      }
+      if (done.has(name)) return
+      for (const next of edges.get(name) ?? []) walk(next, [...path, name])
+      done.add(name)
+    }
+    for (const name of names) walk(name, [])
+    expect(circles).toEqual([])
+  })
+
+  it("end every import of a file in .js", () => {
+    const endings = sources.flatMap(({ name, text }) =>
+      [...text.matchAll(/from "(\.[^"]*)"/g)].map((match) => `${name}: ${match[1]}`)
+    )
+    expect(endings.length).toBeGreaterThan(50)
+    expect(endings.filter((specifier) => !specifier.endsWith(".js"))).toEqual([])
+  })
+})
+
+describe("only one file knows", () => {
+  it("mysql2", () => {
+    expect(importersOf((to) => /^mysql2(\/|$)/.test(to))).toEqual(["MysqlDriver"])
+  })
+
+  it("a SQLite binding", () => {
+    expect(importersOf((to) => /^node:sqlite$|sqlite(3)?$|libsql/.test(to))).toEqual(["SqliteDriver"])
+    // both bindings, found by the ways in which it loads them
+    const bindings = all.filter(({ from, local }) => from === "SqliteDriver" && !local).map(({ to }) => to)
+    expect(bindings).toEqual(expect.arrayContaining(["node:sqlite", "@photostructure/sqlite"]))
+  })
+
+  it("FiberRef", () => {
+    expect(sources.filter((source) => usesModule(source, "FiberRef")).map(({ name }) => name)).toEqual([
+      "FiberConnection"
+    ])
+  })
+
+  it("the observers of fibers that borrow", () => {
+    const observers = sources.filter(({ name, text }) => driverOf(name) === undefined && text.includes(".addObserver("))
+    // maintenance watches a fiber that it has started itself, and so may a driver
+    expect(observers.map(({ name }) => name)).toEqual(["FiberConnection", "internal/maintenance"])
+  })
+
+  it("@effect/sql, until DbClient comes", () => {
+    expect(importersOf((to) => to.startsWith("@effect/"))).toEqual(["Queries"])
+  })
+})
+
+describe("without Effect's runtime and without I/O", () => {
+  const pure = [
+    "internal/poolState",
+    "internal/poolModel",
+    "internal/linkedList",
+    "internal/sqlText",
+    "internal/builtinFunctions",
+    "internal/sessionState",
+    "internal/mysqlErrors",
+    "internal/mysqlParameters",
+    "internal/mysqlRows",
+    "internal/mysqlSession"
+  ]
+
+  it.each(pure)("%s", (name) => {
+    const source = sources.find((each) => each.name === name)
+    expect(source).toBeDefined()
+    const reached = new Set<string>()
+    const walk = (from: string): void => {
+      for (const { local, to, typeOnly } of sources.find((each) => each.name === from)?.imports ?? []) {
+        if (typeOnly || reached.has(to)) continue
+        reached.add(to)
+        if (local) walk(to)
+      }
+    }
+    walk(name)
+    const packages = [...reached].filter((to) => !names.includes(to))
+    // the errors are classes of effect/Data, and nothing else of Effect is loaded
+    expect(packages.filter((to) => to !== "effect/Data")).toEqual([])
+    expect(source?.imports.filter(({ local, to }) => !local && /Effect$|Runtime|Fiber|^node:/.test(to))).toEqual([])
+  })
+})
+
+describe("packages", () => {
+  it("are the declared ones, and Node's own by the prefix node:", () => {
+    const known = /^(effect\/|@effect\/sql\/|mysql2$|@photostructure\/sqlite$|node:)/
+    expect(all.filter(({ local, to }) => !local && !known.test(to)).map(show)).toEqual([])
+  })
+
+  it("of Effect are imported by module, so that a bundle holds what is used", () => {
+    expect(all.filter(({ to }) => to === "effect" || to === "@effect/sql").map(show)).toEqual([])
+  })
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+const commentBefore = (source: Source, node: ts.Node): string =>
+  (ts.getLeadingCommentRanges(source.text, node.getFullStart()) ?? [])
+    .map(({ end, pos }) => source.text.slice(pos, end))
+    .filter((comment) => comment.startsWith("/**"))
+    .at(-1) ?? ""
+
+const isExported = (node: ts.Statement): boolean =>
+  ts.canHaveModifiers(node) && (ts.getModifiers(node) ?? []).some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword)
+
+const nameOf = (node: ts.Statement): string => {
+  if (ts.isVariableStatement(node)) return node.declarationList.declarations.map(({ name }) => name.getText()).join()
+  return (node as ts.DeclarationStatement).name?.getText() ?? node.getText().slice(0, 40)
+}
+
+interface Export {
+  readonly where: string
+  readonly comment: string
+}
+
+const publicExports: ReadonlyArray<Export> = sources
+  .filter(({ name }) => name !== "index" && !name.startsWith("internal/"))
+  .flatMap((source) => {
+    const seen = new Set<string>()
+    return source.tree.statements.filter(isExported).flatMap((node): ReadonlyArray<Export> => {
+      const where = `${source.name}.${nameOf(node)}`
+      // the overloads of a function are documented by the first
+      if (ts.isFunctionDeclaration(node) && seen.has(where)) return []
+      seen.add(where)
+      return [{ where, comment: commentBefore(source, node) }]
+    })
+  })
+  .filter(({ comment }) => !comment.includes("@internal"))
+
+const missing = (what: RegExp): ReadonlyArray<string> =>
+  publicExports.filter(({ comment }) => !what.test(comment)).map(({ where }) => where)
+
+describe("documentation", () => {
+  it("opens every file but the index: what it owns, in few lines", () => {
+    const wrong = sources.filter(({ name }) => name !== "index").filter(({ text }) => !/^\/\*\*\n \* \S/.test(text))
+    expect(wrong.map(({ name }) => name)).toEqual([])
+  })
+
+  it("says of every file since when it is, or that it is internal", () => {
+    const opening = (text: string): string => text.slice(0, text.indexOf("*/"))
+    const wrong = sources.filter(({ name }) => name !== "index").filter(({ name, text }) =>
+      name.startsWith("internal/")
+        ? !opening(text).includes("@internal")
+        : !/@since \d+\.\d+\.\d+/.test(opening(text))
+    )
+    expect(wrong.map(({ name }) => name)).toEqual([])
+  })
+
+  it("is there for every public export, with one sentence at least", () => {
+    expect(publicExports.length).toBeGreaterThan(60)
+    expect(missing(/^\/\*\*\s*\n?\s*\*? ?[^@\s]/)).toEqual([])
+  })
+
+  it("has @since for every public export", () => {
+    expect(missing(/@since \d+\.\d+\.\d+/)).toEqual([])
+  })
+
+  it("has @category for every public export", () => {
+    expect(missing(/@category [a-z]/)).toEqual([])
+  })
+
+  it("leaves no public module out of the index", () => {
+    const index = sources.find(({ name }) => name === "index")
+    const exported = index?.imports.map(({ to }) => to).sort()
+    expect(exported).toEqual(names.filter((name) => name !== "index" && !name.startsWith("internal/")).sort())
+    expect(index?.tree.statements.every((node) => ts.isExportDeclaration(node))).toBe(true)
+  })
+})
