@@ -5,10 +5,8 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
 import type { AcquireError } from "./DbError.js"
 import type { FiberConnection } from "./FiberConnection.js"
-import { rowsOf } from "./internal/cursorStream.js"
 import type { Lease } from "./internal/lease.js"
 import * as Queries from "./Queries.js"
 
@@ -31,20 +29,19 @@ export interface DbConnection extends Queries.Queries {
 }
 
 /** @internal */
-export const fromLease = (fibers: FiberConnection, lease: Lease): DbConnection => ({
-  ...Queries.make({
-    driver: fibers.pool.driver,
-    run: (statement) => fibers.runOn(lease, statement),
-    stream: (statement) =>
-      Stream.unwrapScoped(Effect.map(
-        Effect.flatMap(Effect.scope, (scope) => fibers.openOn(lease, statement, scope)),
-        rowsOf
-      ))
-  }),
-  id: lease.connection?.id ?? "",
-  release: Effect.sync(() => lease.release("connection.release")),
-  invalidate: Effect.sync(() => lease.invalidate("connection.invalidate"))
-})
+export const fromLease = (fibers: FiberConnection, lease: Lease): DbConnection => {
+  const place = { lease, transaction: undefined }
+  return {
+    ...Queries.make({
+      driver: fibers.pool.driver,
+      run: (statement) => fibers.runAt(place, statement),
+      stream: (statement) => fibers.streamAt(place, statement)
+    }),
+    id: lease.connection?.id ?? "",
+    release: Effect.sync(() => lease.release("connection.release")),
+    invalidate: Effect.sync(() => lease.invalidate("connection.invalidate"))
+  }
+}
 
 /**
  * Takes a connection from the pool for as long as the scope.

@@ -352,6 +352,26 @@ export class InvalidTransaction extends Data.TaggedError("InvalidTransaction")<{
 }
 
 /**
+ * The server has rolled the whole transaction back because of an earlier statement, so that this one, or the COMMIT,
+ * would stand alone: it was not sent. `cause` is what the earlier statement was told, such as a deadlock.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class TransactionAborted extends Data.TaggedError("TransactionAborted")<{
+  readonly statement: string
+  readonly cause: DbError
+}> {
+  readonly isRetryable = false
+  override get message(): string {
+    return sentence(
+      `The server has rolled back the transaction: ${this.cause.message}`,
+      "Let that error end the transaction; db.transaction with `retry` runs the whole of it again"
+    )
+  }
+}
+
+/**
  * What the server said of a statement it refused, and the statement's text (without parameter values).
  *
  * @since 0.1.0
@@ -360,6 +380,8 @@ export class InvalidTransaction extends Data.TaggedError("InvalidTransaction")<{
 export interface ServerRefusal {
   readonly statement: string
   readonly reason: string
+  /** The server's name for the error, such as `ER_DUP_ENTRY`; not every error has one. */
+  readonly code?: string | undefined
   readonly errno?: number | undefined
   readonly sqlState?: string | undefined
 }
@@ -552,4 +574,54 @@ export type DbError =
   | ParameterError
   | DecodeError
   | InvalidTransaction
+  | TransactionAborted
   | StatementFailure
+
+const classes = [
+  PoolExhausted,
+  PoolUnreachable,
+  TooManyWaiters,
+  PoolClosed,
+  ConnectionError,
+  AuthenticationError,
+  ConnectionLost,
+  AffinityLost,
+  ConnectionBusy,
+  SessionEnded,
+  InvalidStatement,
+  ParameterError,
+  DecodeError,
+  InvalidTransaction,
+  TransactionAborted,
+  SqlSyntaxError,
+  UniqueViolation,
+  ConstraintError,
+  AuthorizationError,
+  DeadlockError,
+  SerializationError,
+  LockTimeoutError,
+  StatementTimeoutError,
+  StatementCancelled,
+  ReadOnlyError,
+  StatementError
+] as const
+
+/** Errors that cause each other in a circle are not followed for ever. */
+const deepestCause = 16
+
+/**
+ * This library's error in any error: itself, or the first in its chain of `cause`s, where `SqlError` of `@effect/sql` and
+ * errors of one's own keep it.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const find = (error: unknown): DbError | undefined => {
+  let found = error
+  for (let depth = 0; depth < deepestCause; depth++) {
+    if (classes.some((known) => found instanceof known)) return found as DbError
+    if (typeof found !== "object" || found === null || !("cause" in found)) return undefined
+    found = found.cause
+  }
+  return undefined
+}

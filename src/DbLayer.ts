@@ -6,12 +6,14 @@
  *
  * @since 0.1.0
  */
+import * as Reactivity from "@effect/experimental/Reactivity"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as ConnectionPool from "./ConnectionPool.js"
 import * as Db from "./Db.js"
+import * as DbClient from "./DbClient.js"
 import type { InvalidConfig } from "./DbError.js"
 import type { Driver } from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
@@ -26,7 +28,15 @@ import * as SqliteDriver from "./SqliteDriver.js"
  * @since 0.1.0
  * @category models
  */
-export type Services = Db.Db | ConnectionPool.ConnectionPool | PoolStats.PoolStats
+export type Services = Db.Db | ConnectionPool.ConnectionPool | PoolStats.PoolStats | DbClient.Services
+
+/**
+ * What the layer of a MySQL or MariaDB database provides.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type MysqlServices = Services | DbClient.MysqlServices
 
 /**
  * What the layer of a named database provides.
@@ -34,7 +44,11 @@ export type Services = Db.Db | ConnectionPool.ConnectionPool | PoolStats.PoolSta
  * @since 0.1.0
  * @category models
  */
-export type NamedServices<Name extends string> = Db.Named<Name> | ConnectionPool.Named<Name> | PoolStats.Named<Name>
+export type NamedServices<Name extends string> =
+  | Db.Named<Name>
+  | ConnectionPool.Named<Name>
+  | PoolStats.Named<Name>
+  | DbClient.Named<Name>
 
 const poolOn = (
   driver: Driver,
@@ -80,11 +94,27 @@ const configuredPool = (name: string): Effect.Effect<ConnectionPool.Pool, Invali
     (found) => found.database === "mysql" ? mysqlPool(found.options) : sqlitePool(found.options)
   )
 
-const services = (pool: ConnectionPool.Pool): Context.Context<Services> =>
+const servicesOf = (pool: ConnectionPool.Pool): Context.Context<Exclude<Services, DbClient.Services>> =>
   Context.make(Db.Db, Db.make(pool)).pipe(
     Context.add(ConnectionPool.ConnectionPool, pool),
     Context.add(PoolStats.PoolStats, { snapshot: pool.snapshot })
   )
+
+const services = (
+  pool: ConnectionPool.Pool,
+  options?: DbClient.ClientOptions
+): Effect.Effect<Context.Context<Services>, never, Reactivity.Reactivity> =>
+  Effect.map(DbClient.context(pool, options), Context.merge(servicesOf(pool)))
+
+const mysqlServices = (
+  pool: ConnectionPool.Pool,
+  options: DbClient.ClientOptions
+): Effect.Effect<Context.Context<MysqlServices>, never, Reactivity.Reactivity> =>
+  Effect.map(DbClient.mysqlContext(pool, options), Context.merge(servicesOf(pool)))
+
+const layer = <A, E>(
+  make: Effect.Effect<Context.Context<A>, E, Reactivity.Reactivity | Scope.Scope>
+): Layer.Layer<A, E> => Layer.provide(Layer.scopedContext(make), Reactivity.layer)
 
 /**
  * A MySQL or MariaDB server as the default database. Building it fails with `InvalidConfig` when an option cannot be.
@@ -93,8 +123,9 @@ const services = (pool: ConnectionPool.Pool): Context.Context<Services> =>
  * @category layers
  */
 export const mysql = (
-  options: PoolConfig.MysqlOptions & PoolConfig.PoolOptions
-): Layer.Layer<Services, InvalidConfig> => Layer.scopedContext(Effect.map(mysqlPool(options), services))
+  options: PoolConfig.MysqlOptions & PoolConfig.PoolOptions & DbClient.ClientOptions
+): Layer.Layer<MysqlServices, InvalidConfig> =>
+  layer(Effect.flatMap(mysqlPool(options), (pool) => mysqlServices(pool, options)))
 
 /**
  * An embedded SQLite database as the default database: a file, memory, or a private temporary file.
@@ -103,8 +134,8 @@ export const mysql = (
  * @category layers
  */
 export const sqlite = (
-  options: PoolConfig.SqliteOptions & PoolConfig.PoolOptions = {}
-): Layer.Layer<Services, InvalidConfig> => Layer.scopedContext(Effect.map(sqlitePool(options), services))
+  options: PoolConfig.SqliteOptions & PoolConfig.PoolOptions & DbClient.ClientOptions = {}
+): Layer.Layer<Services, InvalidConfig> => layer(Effect.flatMap(sqlitePool(options), (pool) => services(pool, options)))
 
 /**
  * A database on a pool that exists already and outlives the layer.
@@ -112,7 +143,10 @@ export const sqlite = (
  * @since 0.1.0
  * @category layers
  */
-export const fromPool = (pool: ConnectionPool.Pool): Layer.Layer<Services> => Layer.succeedContext(services(pool))
+export const fromPool = (
+  pool: ConnectionPool.Pool,
+  options?: DbClient.ClientOptions
+): Layer.Layer<Services> => layer(services(pool, options))
 
 /**
  * The default database as the environment describes it: `DB_PRIMARY_URL` or `DB_PRIMARY_HOST` and the like, see
@@ -121,16 +155,19 @@ export const fromPool = (pool: ConnectionPool.Pool): Layer.Layer<Services> => La
  * @since 0.1.0
  * @category layers
  */
-export const primary: Layer.Layer<Services, InvalidConfig> = Layer.scopedContext(
-  Effect.map(configuredPool("primary"), services)
+export const primary: Layer.Layer<Services, InvalidConfig> = layer(
+  Effect.flatMap(configuredPool("primary"), (pool) => services(pool))
 )
 
 const named = <Name extends string>(name: Name): Layer.Layer<NamedServices<Name>, InvalidConfig> =>
-  Layer.scopedContext(Effect.map(configuredPool(name), (pool) =>
-    Context.make(Db.tag(name), Db.make(pool)).pipe(
+  layer(Effect.gen(function*() {
+    const pool = yield* configuredPool(name)
+    return Context.make(Db.tag(name), Db.make(pool)).pipe(
       Context.add(ConnectionPool.tag(name), pool),
-      Context.add(PoolStats.tag(name), { snapshot: pool.snapshot })
-    )))
+      Context.add(PoolStats.tag(name), { snapshot: pool.snapshot }),
+      Context.add(DbClient.tag(name), yield* DbClient.make(pool))
+    )
+  }))
 
 /**
  * The database of that name as the environment describes it (`DB_<NAME>_URL`, ...). `"primary"` is the default

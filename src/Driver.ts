@@ -10,6 +10,7 @@
  */
 import type * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
+import type * as Redacted from "effect/Redacted"
 import type { ConnectFailure, DbError } from "./DbError.js"
 import type { StatementTraits } from "./internal/sessionState.js"
 
@@ -33,10 +34,15 @@ export interface Statement {
   readonly params: ReadonlyArray<unknown>
   /** What the text says, see `internal/sessionState`. */
   readonly traits: StatementTraits
+  /** Not prepared: sent as a text with the parameters written into it. Only so may it hold several statements. */
+  readonly unprepared?: boolean | undefined
+  /** Column values as the ecosystem's own client of the database gives them, where that differs from {@link Row}. */
+  readonly compatible?: boolean | undefined
 }
 
 /**
- * What a statement gave back. A statement without rows has no columns; one with rows has affected none.
+ * What a statement gave back. A statement without rows has no columns; one with rows has affected none. Of several
+ * results it is the first with rows, or else the last.
  *
  * @since 0.1.0
  * @category models
@@ -50,6 +56,10 @@ export interface Result {
   readonly insertId: number | bigint
   /** How many warnings the server has for the statement. */
   readonly warnings: number
+  /** What the server says of it besides, such as MySQL's `Rows matched: 1  Changed: 0  Warnings: 0`. */
+  readonly info?: string | undefined
+  /** All results in order, where there are several: of several statements, or of a procedure. */
+  readonly all?: ReadonlyArray<Result> | undefined
 }
 
 /**
@@ -129,6 +139,8 @@ export interface Connection {
  * @category models
  */
 export interface TransactionSyntax {
+  /** The level of every transaction, where there is only one. */
+  readonly onlyIsolation?: Isolation | undefined
   /** The statements that open a transaction, in order; `undefined` when the database has no such level. */
   readonly begin: (options: {
     readonly isolation?: Isolation | undefined
@@ -152,6 +164,19 @@ export interface TransactionSyntax {
 export type Isolation = "READ UNCOMMITTED" | "READ COMMITTED" | "REPEATABLE READ" | "SERIALIZABLE"
 
 /**
+ * A server and a login.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Address {
+  readonly host: string
+  readonly port: number
+  readonly username?: string | undefined
+  readonly password?: Redacted.Redacted | undefined
+}
+
+/**
  * A database, ready to be connected to.
  *
  * @since 0.1.0
@@ -163,6 +188,8 @@ export interface Driver {
   readonly target: string
   /** The default database or schema, if there is one. */
   readonly namespace?: string | undefined
+  /** Where and as whom it logs in, for tools that do so by themselves; without what a provider of credentials gives. */
+  readonly address?: Address | undefined
   /** The most connections this database allows in one pool, where there is a limit (1 for SQLite in memory). */
   readonly maxConnections?: number | undefined
   readonly transaction: TransactionSyntax
@@ -171,6 +198,8 @@ export interface Driver {
    * id from one that was given (MySQL's manual, "mysql_insert_id()" against "LAST_INSERT_ID()").
    */
   readonly generatedId?: string | undefined
+  /** Whether an unprepared text may hold several statements; absent, it may not. */
+  readonly severalStatements?: boolean | undefined
   /** The reason why a parameter's value cannot be sent, or `undefined` when it can. Never names the value. */
   readonly rejectParameter: (value: unknown) => string | undefined
   /**

@@ -5,8 +5,8 @@
  * with none, and the ways in which a `FiberRef`'s value reaches another fiber (finalizers, memoized layers,
  * `setFiberRefs`) lead nowhere. An observer gives everything back when the fiber ends, however it ends.
  *
- * What a fiber forked inside {@link FiberConnection.session} shares with its parents is the session, found in the
- * context, which forks inherit.
+ * What a fiber forked inside {@link FiberConnection.session} shares with its parents is the session's place, found in
+ * the context, which forks inherit.
  *
  * @since 0.1.0
  */
@@ -20,14 +20,14 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Pool } from "./ConnectionPool.js"
-import { type AcquireError, AffinityLost, ConnectionLost, type DbError } from "./DbError.js"
-import type { Result, Row, SessionState, Statement } from "./Driver.js"
+import { type AcquireError, AffinityLost, ConnectionLost, type DbError, InvalidTransaction } from "./DbError.js"
+import type { Isolation, Result, Row, SessionState, Statement } from "./Driver.js"
 import { type Again, checkPrevious, judge, retry } from "./internal/attempts.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import type { Lease } from "./internal/lease.js"
 import type { Turn } from "./internal/leaseModel.js"
 import { analyze } from "./internal/sessionState.js"
-import type { Section } from "./internal/turns.js"
+import type { Section, Whole } from "./internal/turns.js"
 
 /** The connections of one fiber, one per pool. */
 interface FiberRecord {
@@ -65,16 +65,35 @@ const makeRecord = (fiber: Fiber.RuntimeFiber<unknown, unknown>): FiberRecord =>
   return record
 }
 
+/** @internal What a transaction and everything nested in it have in common. */
+export interface TransactionWhole extends Whole {
+  /** The number of its next savepoint. */
+  nextSavepoint: number
+  /** What the outermost was opened with. */
+  readonly isolation: Isolation | undefined
+  readonly readOnly: boolean
+}
+
+/** @internal A transaction that an effect runs in, or one nested in it: it has its connection for itself until it ends. */
+export interface TransactionScope extends Section {
+  readonly whole: TransactionWhole
+  /** How many are around it. */
+  readonly depth: number
+}
+
+/** @internal Where statements run that share a connection: on whose, and in which transaction. */
+export interface Place {
+  readonly lease: Lease
+  readonly transaction: TransactionScope | undefined
+}
+
 /**
- * A transaction that an effect runs in, or one nested in it: it has its connection for itself until it ends. What is
- * nested in one transaction shares the numbers of its savepoints.
+ * Rows as they come, each with the names of its columns.
  *
  * @since 0.1.0
  * @category models
  */
-export interface TransactionScope extends Section {
-  readonly savepoints: { next: number }
-}
+export type RowStream = Stream.Stream<{ readonly columns: ReadonlyArray<string>; readonly row: Row }, DbError>
 
 /**
  * The fibers' connections of one pool.
@@ -84,8 +103,12 @@ export interface TransactionScope extends Section {
  */
 export interface FiberConnection {
   readonly pool: Pool
-  /** @internal The transaction of this pool that an effect runs in. */
-  readonly transaction: Context.Tag<TransactionScope, TransactionScope>
+  /** @internal The place of this pool that the fiber's context names. */
+  readonly placeOf: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => Place | undefined
+  /** @internal Runs the effect, and what it forks, at the place. */
+  readonly at: <A, E, R>(place: Place, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** @internal Has {@link at} add to the context what others look for there. One and the same for all who say so. */
+  readonly announce: (context: (place: Place) => Context.Context<never>) => void
   /**
    * Runs a statement on the connection of the session around it, else on the fiber's own, which is taken from the pool
    * if the fiber has none. A lost connection is replaced and the statement run again when `Recovery` allows it.
@@ -95,21 +118,16 @@ export interface FiberConnection {
    * The rows of a statement as they come, in chunks. A stream runs in a fiber of its own and so on a connection of its
    * own, except in a session.
    */
-  readonly stream: (
-    statement: Statement
-  ) => Stream.Stream<{ readonly columns: ReadonlyArray<string>; readonly row: Row }, DbError>
-  /** @internal Runs a statement on a lease that is shared on purpose: nothing is retried, its session would be lost. */
-  readonly runOn: (lease: Lease, statement: Statement, turn?: Turn) => Effect.Effect<Result, DbError>
-  /** @internal Opens a cursor on such a lease and reads its first chunk. */
-  readonly openOn: (
-    lease: Lease,
-    statement: Statement,
-    scope: Scope.Scope,
-    turn?: Turn
-  ) => Effect.Effect<FirstChunk, DbError>
+  readonly stream: (statement: Statement) => RowStream
+  /** @internal Runs a statement at a place. Nothing is retried: what the session holds would be lost. */
+  readonly runAt: (place: Place, statement: Statement) => Effect.Effect<Result, DbError>
+  /** @internal Opens a cursor at a place and reads its first chunk. */
+  readonly openAt: (place: Place, statement: Statement, scope: Scope.Scope) => Effect.Effect<FirstChunk, DbError>
+  /** @internal The rows of a statement at a place. */
+  readonly streamAt: (place: Place, statement: Statement) => RowStream
   /** One connection for the effect and everything it forks, one statement at a time; a session inside joins it. */
   readonly session: <A, E, R>(
-    use: (session: Lease, owned: boolean) => Effect.Effect<A, E, R>,
+    use: (place: Place, owned: boolean) => Effect.Effect<A, E, R>,
     options?: { readonly acquireTimeout?: number | undefined }
   ) => Effect.Effect<A, E | AcquireError | ConnectionLost, R>
   /** A connection of its own for as long as the scope. */
@@ -129,21 +147,19 @@ let instances = 0
 
 class FiberConnectionImpl implements FiberConnection {
   // of this pool alone: another pool's session or transaction is none of its business
-  readonly #tag: Context.Tag<Lease, Lease>
-  readonly transaction: Context.Tag<TransactionScope, TransactionScope>
+  readonly #place: Context.Tag<Place, Place>
   readonly #rollback: Statement
+  #announced: ((place: Place) => Context.Context<never>) | undefined
 
   constructor(readonly pool: Pool) {
-    const id = instances++
-    this.#tag = Context.GenericTag<Lease>(`effect-sql-pool/Session/${id}`)
-    this.transaction = Context.GenericTag<TransactionScope>(`effect-sql-pool/Transaction/${id}`)
+    this.#place = Context.GenericTag<Place>(`effect-sql-pool/Place/${instances++}`)
     this.#rollback = this.#statement(pool.driver.transaction.rollback)
   }
 
   readonly run = (statement: Statement): Effect.Effect<Result, DbError> =>
     Effect.withFiberRuntime<Result, DbError>((fiber) => {
-      const session = this.#sessionOf(fiber)
-      if (session !== undefined) return this.runOn(session, statement, this.#turnOf(fiber))
+      const place = this.placeOf(fiber)
+      if (place !== undefined) return this.runAt(place, statement)
       const attempt = this.#attempt(statement)
       const record = recordOf(fiber)
       return Effect.catchTag(
@@ -160,7 +176,7 @@ class FiberConnectionImpl implements FiberConnection {
       if (own._tag === "Failed") return own.failure
       const { lease } = own
       const ran = lease.state._tag === "Ready"
-        ? this.runOn(lease, statement)
+        ? this.#runOn(lease, statement)
         : Effect.zipRight(lease.granted(), lease.run(statement))
       return Effect.catchAll(ran, (error) => judge(lease, statement, error))
     })
@@ -174,8 +190,8 @@ class FiberConnectionImpl implements FiberConnection {
 
   #openStream(statement: Statement, scope: Scope.Scope): Effect.Effect<FirstChunk, DbError> {
     return Effect.withFiberRuntime<FirstChunk, DbError>((fiber) => {
-      const session = this.#sessionOf(fiber)
-      if (session !== undefined) return this.openOn(session, statement, scope, this.#turnOf(fiber))
+      const place = this.placeOf(fiber)
+      if (place !== undefined) return this.openAt(place, statement, scope)
       if (statement.traits.readsPrevious) return Effect.fail(new AffinityLost({ statement: statement.sql }))
       // nothing has been emitted before the first chunk, so that a read may begin again
       const attempt = Effect.flatMap(
@@ -186,22 +202,43 @@ class FiberConnectionImpl implements FiberConnection {
     })
   }
 
-  readonly runOn: FiberConnection["runOn"] = (lease, statement, turn) =>
-    statement.traits.readsPrevious
+  readonly runAt: FiberConnection["runAt"] = ({ lease, transaction }, statement) => {
+    if (transaction === undefined) return this.#runOn(lease, statement)
+    return endsByHand(statement) ?? this.#runOn(lease, statement, { section: transaction })
+  }
+
+  #runOn(lease: Lease, statement: Statement, turn?: Turn): Effect.Effect<Result, DbError> {
+    return statement.traits.readsPrevious
       ? Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), lease.run(statement, turn))
       : lease.run(statement, turn)
+  }
 
-  readonly openOn: FiberConnection["openOn"] = (lease, statement, scope, turn) =>
-    statement.traits.readsPrevious
+  readonly openAt: FiberConnection["openAt"] = ({ lease, transaction }, statement, scope) => {
+    const turn = transaction === undefined ? undefined : { section: transaction }
+    return statement.traits.readsPrevious
       ? Effect.zipRight(
         checkPrevious(this.pool.driver, lease, statement, turn),
         firstChunk(lease, statement, scope, turn)
       )
       : firstChunk(lease, statement, scope, turn)
+  }
 
-  #turnOf(fiber: Fiber.RuntimeFiber<unknown, unknown>): Turn | undefined {
-    const section = fiber.currentContext.unsafeMap.get(this.transaction.key) as TransactionScope | undefined
-    return section === undefined ? undefined : { section }
+  readonly streamAt: FiberConnection["streamAt"] = (place, statement) =>
+    Stream.unwrapScoped(Effect.map(
+      Effect.flatMap(Effect.scope, (scope) => this.openAt(place, statement, scope)),
+      rowsOf
+    ))
+
+  readonly placeOf: FiberConnection["placeOf"] = (fiber) =>
+    fiber.currentContext.unsafeMap.get(this.#place.key) as Place | undefined
+
+  readonly at: FiberConnection["at"] = (place, effect) => {
+    const here = Effect.provideService(effect, this.#place, place)
+    return this.#announced === undefined ? here : Effect.provide(here, this.#announced(place))
+  }
+
+  readonly announce: FiberConnection["announce"] = (context) => {
+    this.#announced ??= context
   }
 
   #statement(sql: string): Statement {
@@ -210,7 +247,7 @@ class FiberConnectionImpl implements FiberConnection {
 
   readonly session: FiberConnection["session"] = (use, options) =>
     Effect.withFiberRuntime((fiber) => {
-      const outer = this.#sessionOf(fiber)
+      const outer = this.placeOf(fiber)
       if (outer !== undefined) return use(outer, false)
       const own = recordOf(fiber)?.leases.get(this.pool)
       const loss = untold(own)
@@ -220,12 +257,20 @@ class FiberConnectionImpl implements FiberConnection {
         return Effect.onExit(
           restore(Effect.zipRight(
             session.state._tag === "Ready" ? Effect.void : session.granted(),
-            Effect.provideService(Effect.suspend(() => use(session, true)), this.#tag, session)
+            this.#use(session, use)
           )),
           () => Effect.sync(() => this.#closeSession(fiber, session))
         )
       })
     })
+
+  #use<A, E, R>(
+    session: Lease,
+    use: (place: Place, owned: boolean) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E, R> {
+    const place: Place = { lease: session, transaction: undefined }
+    return this.at(place, Effect.suspend(() => use(place, true)))
+  }
 
   readonly connection: Effect.Effect<Lease, AcquireError, Scope.Scope> = Effect.flatMap(
     Effect.scope,
@@ -234,7 +279,7 @@ class FiberConnectionImpl implements FiberConnection {
 
   readonly current = Effect.withFiberRuntime<Option.Option<{ readonly id: string; readonly session: SessionState }>>(
     (fiber) => {
-      const lease = this.#sessionOf(fiber) ?? recordOf(fiber)?.leases.get(this.pool)
+      const lease = this.placeOf(fiber)?.lease ?? recordOf(fiber)?.leases.get(this.pool)
       const connection = lease?.connection
       return Effect.succeed(
         connection === undefined ? Option.none() : Option.some({ id: connection.id, session: connection.session() })
@@ -269,7 +314,7 @@ class FiberConnectionImpl implements FiberConnection {
 
   readonly reconnect: Effect.Effect<void, AcquireError> = Effect.withFiberRuntime<void, AcquireError>((fiber) => {
     // a session's connection cannot be replaced without losing what it holds
-    if (this.#sessionOf(fiber) !== undefined) return this.pool.invalidateAll
+    if (this.placeOf(fiber) !== undefined) return this.pool.invalidateAll
     const record = recordOf(fiber) ?? makeRecord(fiber)
     record.leases.get(this.pool)?.invalidate("db.reconnect")
     const fresh = Effect.suspend(() => {
@@ -281,10 +326,6 @@ class FiberConnectionImpl implements FiberConnection {
   })
 
   // --- the fiber's own ---------------------------------------------------------------------------------------------
-
-  #sessionOf(fiber: Fiber.RuntimeFiber<unknown, unknown>): Lease | undefined {
-    return fiber.currentContext.unsafeMap.get(this.#tag.key) as Lease | undefined
-  }
 
   /** The fiber's lease, fit for the statement, or why there is none. */
   #ownLease(
@@ -384,6 +425,14 @@ const untold = (lease: Lease | undefined, statement?: string): ConnectionLost | 
   const reason = `what the fiber's session held is gone with it: ${end.error.message}`
   return new ConnectionLost({ outcome: "rolled back", reason, statement })
 }
+
+/** The transaction ends with its effect: a COMMIT inside would leave what follows without one, and BEGIN commits too. */
+const endsByHand = ({ sql, traits }: Statement): Effect.Effect<never, InvalidTransaction> | undefined =>
+  traits.transaction === undefined ? undefined : Effect.fail(
+    new InvalidTransaction({
+      reason: `A transaction is begun and ended by db.transaction, and inside of it not by a statement: ${sql}`
+    })
+  )
 
 type OwnLease =
   | { readonly _tag: "Owned"; readonly lease: Lease }

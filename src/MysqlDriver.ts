@@ -22,7 +22,7 @@ import { resolve } from "./internal/mysqlOptions.js"
 import type { MysqlSettings } from "./internal/mysqlOptions.js"
 import { encodeParameters, rejectParameter } from "./internal/mysqlParameters.js"
 import { pipeline, runPipeline } from "./internal/mysqlProtocol.js"
-import type { Pipeline, RawConnection } from "./internal/mysqlProtocol.js"
+import type { Pipeline, RawCallback, RawConnection, RawQuery } from "./internal/mysqlProtocol.js"
 import { transactionSyntax } from "./internal/mysqlSession.js"
 import { UnpreparableTexts } from "./internal/mysqlStatement.js"
 import type { Credentials, MysqlOptions, TlsOptions } from "./PoolConfig.js"
@@ -77,6 +77,16 @@ const createConnection = (config: Config, { password, username }: Credentials): 
     ...(password === undefined ? {} : { password: Redacted.value(password) })
   } as Mysql.ConnectionOptions) as unknown as RawConnection
 
+/** mysql2 exports it, and its types do not tell. */
+const { createQuery } = Mysql as unknown as {
+  readonly createQuery: (
+    options: { readonly sql: string },
+    values: undefined,
+    done: RawCallback | undefined,
+    config: RawConnection["config"]
+  ) => RawQuery
+}
+
 /** One handshake and one session set up; whatever ends it early closes the socket. */
 const openOnce = (
   config: Config,
@@ -105,14 +115,18 @@ const openOnce = (
     raw.on("connect", ({ serverVersion }) => {
       // mysql2 copies its options for every statement.
       raw.config.password = undefined
-      runPipeline(raw, setup, ({ refused, values }) => {
+      runPipeline(raw, setup, ({ refused, status, values }) => {
         if (refused !== undefined && refused.name !== identify) {
           return fail(refused.error, `the session's setup failed at ${refused.name}`)
         }
         over = true
         const flavour = /mariadb/i.test(serverVersion) ? "mariadb" : "mysql"
         // Made at once: from here on it is the connection that has to notice its own loss.
-        const connection = new MysqlConnection(raw, shared, { flavour, server: values.get(identify) ?? "" })
+        const connection = new MysqlConnection(raw, shared, {
+          flavour,
+          server: values.get(identify) ?? "",
+          status
+        })
         resume(Effect.succeed(connection))
       }, fail)
     })
@@ -151,6 +165,7 @@ export const make = (options: MysqlOptions): Effect.Effect<Driver, InvalidConfig
       settings,
       kill,
       unpreparable: new UnpreparableTexts(),
+      makeQuery: (raw, sql, done) => createQuery({ sql }, undefined, done, raw.config),
       resetCommands: pipeline([...restoreDatabase, ...setup, ...initialSql], { reset: true }),
       encode: (params) =>
         encodeParameters(
@@ -163,8 +178,10 @@ export const make = (options: MysqlOptions): Effect.Effect<Driver, InvalidConfig
       dialect: "mysql",
       target: settings.target,
       namespace: settings.database,
+      address: { host: settings.host, port: settings.port, ...settings.login },
       transaction: transactionSyntax,
       generatedId: "SELECT LAST_INSERT_ID()",
+      severalStatements: settings.severalStatements,
       rejectParameter,
       connect: open(config, pipeline([...setup, identify, ...initialSql], { reset: false }), shared)
     }

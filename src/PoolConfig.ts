@@ -154,6 +154,8 @@ export interface MysqlOptions {
   readonly preparedStatements?: number | undefined
   /** Whether an interrupted statement is stopped on the server by `KILL QUERY`. Default true; false behind proxies that rewrite thread ids. */
   readonly cancelQueries?: boolean | undefined
+  /** Whether `unprepared` statements of `@effect/sql` may hold several, as its Model needs. Default true. */
+  readonly severalStatements?: boolean | undefined
 }
 
 /**

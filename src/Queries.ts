@@ -179,15 +179,17 @@ const bind = (
   return check(driver, bound.sql, bound.names.map((name) => params[name]), bound.names)
 }
 
-const check = (
+/** @internal What is wrong with a text and its parameters, or the statement that they are. */
+export const check = (
   driver: Driver,
   sql: string,
   params: ReadonlyArray<unknown>,
-  names?: ReadonlyArray<string>
+  names?: ReadonlyArray<string>,
+  several = false
 ): Either.Either<Statement, DbError> => {
   const traits = analyze(sql, driver.dialect)
   if (traits.empty) return Either.left(new InvalidStatement({ statement: sql, reason: "it is empty" }))
-  if (traits.statements > 1) {
+  if (traits.statements > 1 && !several) {
     return Either.left(
       new InvalidStatement({ statement: sql, reason: `it holds ${traits.statements} statements, and a call runs one` })
     )
@@ -213,7 +215,8 @@ const check = (
 
 const property = { configurable: true, enumerable: true, writable: true }
 
-const toRecord = (columns: ReadonlyArray<string>, row: Row): Record<string, unknown> => {
+/** @internal One row by column name; of columns with one name the last wins. */
+export const toRecord = (columns: ReadonlyArray<string>, row: Row): Record<string, unknown> => {
   const record: Record<string, unknown> = {}
   for (let index = 0; index < columns.length; index++) {
     const name = columns[index] as string

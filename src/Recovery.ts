@@ -40,6 +40,29 @@ export const mayRetry = (error: DbError, statement: Statement, declaredIdempoten
 }
 
 /**
+ * Whether a transaction that failed with this error surely changed nothing and may fare better when the whole of it is run
+ * again: a deadlock, a lock wait, a serialization failure, a read-only server, a connection lost before COMMIT was sent.
+ *
+ * @since 0.1.0
+ * @category predicates
+ */
+export const mayRetryTransaction = (error: DbError): boolean => {
+  switch (error._tag) {
+    case "DeadlockError":
+    case "LockTimeoutError":
+    case "SerializationError":
+    case "ReadOnlyError":
+      return true
+    case "ConnectionLost":
+      return error.outcome !== "unknown"
+    case "TransactionAborted":
+      return mayRetryTransaction(error.cause)
+    default:
+      return false
+  }
+}
+
+/**
  * Full jitter: each delay is uniform between nothing and the smaller of `cap` and `base · 2ⁿ`, so that many clients
  * that failed together do not come back together.
  *

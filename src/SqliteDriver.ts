@@ -36,7 +36,8 @@ const loadBinding: Effect.Effect<Binding, DbError.InvalidConfig> = Effect.suspen
 })
 
 const transactionSyntax = (readOnlyDatabase: boolean): TransactionSyntax => ({
-  // Every transaction here is serializable. One that may write takes its lock at once: a snapshot that turns to writing
+  onlyIsolation: "SERIALIZABLE",
+  // One that may write takes its lock at once: a snapshot that turns to writing
   // later can only fail when somebody else wrote in between.
   begin: ({ isolation, readOnly }) => {
     if (isolation !== undefined && isolation !== "SERIALIZABLE") return undefined

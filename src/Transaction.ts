@@ -7,25 +7,36 @@
 import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { type DbError, InvalidTransaction } from "./DbError.js"
+import * as Schedule from "effect/Schedule"
+import * as DbErrors from "./DbError.js"
+import type { DbError } from "./DbError.js"
 import type { Isolation, Statement } from "./Driver.js"
-import type { FiberConnection, TransactionScope } from "./FiberConnection.js"
+import type { FiberConnection, TransactionScope, TransactionWhole } from "./FiberConnection.js"
+import { Again, isAgain, isReplaceable, retry } from "./internal/attempts.js"
 import type { Lease } from "./internal/lease.js"
 import { analyze } from "./internal/sessionState.js"
 import type { Section } from "./internal/turns.js"
 import { duration } from "./PoolConfig.js"
+import * as Recovery from "./Recovery.js"
 
 /**
- * How a transaction is opened.
+ * How a transaction is opened, and whether it is run again.
  *
  * @since 0.1.0
  * @category options
  */
 export interface TransactionOptions {
-  /** Default: the session's. Nested transactions have that of the outermost. */
+  /** Default: the session's. A nested transaction has that of the outermost; asking for another is an error. */
   readonly isolation?: Isolation | undefined
-  /** Whether the transaction may only read. Default false. */
+  /** Whether the transaction may only read. Default false; nested as the outermost is. */
   readonly readOnly?: boolean | undefined
+  /**
+   * When to run the whole of it again after what `Recovery.mayRetryTransaction` names: a deadlock, a lock wait, a
+   * connection that was lost before COMMIT was sent. Then the effect must do nothing that may not be done twice. Default:
+   * never; `Recovery.schedule` is one with full jitter. Of a nested transaction it is the outermost's that counts, since
+   * the server undoes all of it.
+   */
+  readonly retry?: Schedule.Schedule<unknown, DbError> | undefined
   /** How long to wait for a connection. Default: the pool's `acquireTimeout`. */
   readonly acquireTimeout?: Duration.DurationInput | undefined
 }
@@ -36,8 +47,9 @@ export interface TransactionOptions {
  * a savepoint.
  *
  * A connection lost before COMMIT was sent gives `ConnectionLost` with `outcome: "rolled back"`, a lost COMMIT
- * `outcome: "unknown"`. Interruption stops the running statement, leaves the rollback to the pool and returns at once;
- * only a COMMIT that has been sent is waited for.
+ * `outcome: "unknown"`. After the server has undone all of it by itself, as for a deadlock, further statements and the
+ * COMMIT are `TransactionAborted`. Interruption stops the running statement, leaves the rollback to the pool and returns
+ * at once; only a COMMIT that has been sent is waited for, and what a session or transaction around it goes on with.
  *
  * @since 0.1.0
  * @category combinators
@@ -47,40 +59,101 @@ export const run = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   options: TransactionOptions = {}
 ): Effect.Effect<A, E | DbError, R> =>
-  fibers.session(
-    (lease, owned): Effect.Effect<A, E | DbError, R> =>
-      Effect.flatMap(Effect.serviceOption(fibers.transaction), (current) =>
-        current._tag === "Some"
-          ? nested(fibers, lease, current.value, effect)
-          : outermost(fibers, lease, owned, effect, options)),
-    { acquireTimeout: options.acquireTimeout === undefined ? undefined : duration(options.acquireTimeout) }
+  Effect.withFiberRuntime((fiber) => {
+    const place = fibers.placeOf(fiber)
+    if (place?.transaction !== undefined) return nested(fibers, place.lease, place.transaction, effect, options)
+    return options.retry === undefined
+      ? once(fibers, effect, options, wholeOf(options))
+      : repeatedly(fibers, effect, options, options.retry, place !== undefined)
+  })
+
+const wholeOf = ({ isolation, readOnly = false }: TransactionOptions): TransactionWhole => ({
+  aborted: undefined,
+  nextSavepoint: 1,
+  isolation,
+  readOnly
+})
+
+/** Runs the transaction again while the schedule allows it. */
+const repeatedly = <A, E, R>(
+  fibers: FiberConnection,
+  effect: Effect.Effect<A, E, R>,
+  options: TransactionOptions,
+  schedule: Schedule.Schedule<unknown, DbError>,
+  inSession: boolean
+): Effect.Effect<A, E | DbError, R> =>
+  Effect.flatMap(Schedule.driver(schedule), (driver) => {
+    const attempt: Effect.Effect<A, E | DbError, R> = Effect.suspend(() => {
+      const whole = wholeOf(options)
+      return Effect.catchAllCause(once(fibers, effect, options, whole), (cause) => {
+        const failure = passing(cause, whole)
+        // a session does not outlive its connection
+        if (failure === undefined || (inSession && Recovery.isStale(failure))) return Effect.failCause(cause)
+        return Effect.matchEffect(driver.next(failure), {
+          onFailure: () => Effect.failCause(cause),
+          onSuccess: () => {
+            fibers.pool.unsafeRetried()
+            return attempt
+          }
+        })
+      })
+    })
+    return attempt
+  })
+
+/** The database's failure that ended the transaction and need not come again; user code may have wrapped it, or died of it. */
+const passing = (cause: Cause.Cause<unknown>, { aborted }: TransactionWhole): DbError | undefined => {
+  if (Cause.isInterrupted(cause)) return undefined
+  const errors = [...Cause.failures(cause), ...Cause.defects(cause), aborted]
+  return errors.map(DbErrors.find).find((error) => error !== undefined && Recovery.mayRetryTransaction(error))
+}
+
+/** The transaction in a session of its own, or in the one around it. */
+const once = <A, E, R>(
+  fibers: FiberConnection,
+  effect: Effect.Effect<A, E, R>,
+  options: TransactionOptions,
+  whole: TransactionWhole
+): Effect.Effect<A, E | DbError, R> => {
+  const begin = fibers.pool.driver.transaction.begin(options)
+  if (begin === undefined) return noSuchLevel(fibers, options)
+  const acquireTimeout = options.acquireTimeout === undefined ? undefined : duration(options.acquireTimeout)
+  const attempt = fibers.session(
+    ({ lease }, owned) => outermost(fibers, lease, owned, effect, { begin, options, whole }),
+    { acquireTimeout }
   )
+  // a BEGIN whose connection was gone has begun nothing
+  return Effect.catchIf(attempt, isAgain, (again) => retry(fibers.pool, again, attempt))
+}
+
+const noSuchLevel = ({ pool }: FiberConnection, { isolation }: TransactionOptions): Effect.Effect<never, DbError> =>
+  Effect.fail(new DbErrors.InvalidTransaction({ reason: `${pool.driver.target} has no isolation level ${isolation}` }))
+
+interface Opening {
+  readonly begin: ReadonlyArray<string>
+  readonly options: TransactionOptions
+  readonly whole: TransactionWhole
+}
 
 const outermost = <A, E, R>(
   fibers: FiberConnection,
   lease: Lease,
   owned: boolean,
   effect: Effect.Effect<A, E, R>,
-  options: TransactionOptions
-): Effect.Effect<A, E | DbError, R> =>
+  { begin, options, whole }: Opening
+): Effect.Effect<A, E | DbError | Again, R> =>
   Effect.suspend(() => {
     const { driver } = fibers.pool
-    const begin = driver.transaction.begin(options)
-    if (begin === undefined) {
-      return Effect.fail(
-        new InvalidTransaction({ reason: `${driver.target} has no isolation level ${options.isolation}` })
-      )
-    }
     if (lease.connection?.session() === "transaction") {
       return Effect.fail(
-        new InvalidTransaction({
+        new DbErrors.InvalidTransaction({
           reason: "A transaction that was opened by hand is still open on this connection, and BEGIN would commit it"
         })
       )
     }
     const after = driver.transaction.after?.(options) ?? []
     return inSection(fibers, lease, {
-      section: { parent: undefined, undo: [], ended: false, savepoints: { next: 1 } },
+      section: { parent: undefined, undo: [], ended: false, whole, depth: 0 },
       owned,
       begin,
       commit: [driver.transaction.commit, ...after],
@@ -92,20 +165,47 @@ const nested = <A, E, R>(
   fibers: FiberConnection,
   lease: Lease,
   outer: TransactionScope,
-  effect: Effect.Effect<A, E, R>
+  effect: Effect.Effect<A, E, R>,
+  options: TransactionOptions
 ): Effect.Effect<A, E | DbError, R> =>
   Effect.suspend(() => {
+    const { whole } = outer
+    const refused = refuseNested(fibers, whole, options)
+    if (refused !== undefined) return refused
     const { releaseSavepoint, rollbackTo, savepoint } = fibers.pool.driver.transaction
-    const name = `effect_sql_pool_${outer.savepoints.next++}`
+    const name = `effect_sql_pool_${whole.nextSavepoint++}`
     const undo = [rollbackTo(name), releaseSavepoint(name)]
-    return inSection(fibers, lease, {
-      section: { parent: outer, undo, ended: false, savepoints: outer.savepoints },
-      owned: false,
-      begin: [savepoint(name)],
-      commit: [releaseSavepoint(name)],
-      rollBack: undo
-    }, effect)
+    return Effect.catchIf(
+      inSection(fibers, lease, {
+        section: { parent: outer, undo, ended: false, whole, depth: outer.depth + 1 },
+        owned: false,
+        begin: [savepoint(name)],
+        commit: [releaseSavepoint(name)],
+        rollBack: undo
+      }, effect),
+      isAgain,
+      ({ error }) => Effect.fail(error)
+    )
   })
+
+/** What the outermost transaction cannot give any more. */
+const refuseNested = (
+  fibers: FiberConnection,
+  whole: TransactionWhole,
+  options: TransactionOptions
+): Effect.Effect<never, DbError> | undefined => {
+  const { begin, onlyIsolation } = fibers.pool.driver.transaction
+  const { isolation, readOnly } = options
+  if (begin(options) === undefined) return noSuchLevel(fibers, options)
+  if (isolation !== undefined && isolation !== (onlyIsolation ?? whole.isolation)) {
+    const given = whole.isolation === undefined ? "that of its session" : whole.isolation
+    const reason = `A nested transaction cannot be ${isolation}: its isolation level is the outermost's, ${given}`
+    return Effect.fail(new DbErrors.InvalidTransaction({ reason }))
+  }
+  return readOnly === false && whole.readOnly
+    ? Effect.fail(new DbErrors.InvalidTransaction({ reason: "A transaction nested in a read-only one cannot write" }))
+    : undefined
+}
 
 interface Bracket {
   readonly section: TransactionScope
@@ -125,8 +225,8 @@ const inSection = <A, E, R>(
   lease: Lease,
   bracket: Bracket,
   effect: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | DbError, R> => {
-  const body = Effect.provideService(effect, fibers.transaction, bracket.section)
+): Effect.Effect<A, E | DbError | Again, R> => {
+  const body = fibers.at({ lease, transaction: bracket.section }, effect)
   return Effect.uninterruptibleMask((restore) =>
     Effect.matchCauseEffect(
       restore(Effect.zipRight(enter(fibers, lease, bracket), body)),
@@ -148,12 +248,19 @@ const statement = (fibers: FiberConnection, sql: string): Statement => ({
   traits: analyze(sql, fibers.pool.driver.dialect)
 })
 
-const enter = (fibers: FiberConnection, lease: Lease, { begin, section }: Bracket): Effect.Effect<void, DbError> =>
-  Effect.forEach(
-    begin,
-    (sql, index) =>
-      lease.run(statement(fibers, sql), index === 0 ? { section: section.parent, enters: section } : { section }),
-    { discard: true }
+const enter = (
+  fibers: FiberConnection,
+  lease: Lease,
+  { begin, owned, section }: Bracket
+): Effect.Effect<void, DbError | Again> =>
+  Effect.catchAll(
+    Effect.forEach(
+      begin,
+      (sql, index) =>
+        lease.run(statement(fibers, sql), index === 0 ? { section: section.parent, enters: section } : { section }),
+      { discard: true }
+    ),
+    (error) => Effect.fail(owned && isReplaceable(lease, error) ? new Again(error) : error)
   )
 
 /** Sends the statements that end the section. */
@@ -161,16 +268,17 @@ const leave = (
   fibers: FiberConnection,
   lease: Lease,
   section: TransactionScope,
-  texts: ReadonlyArray<string>,
-  patient = false
+  final: "commit" | "rollback",
+  texts: ReadonlyArray<string>
 ): Effect.Effect<void, DbError> =>
   Effect.forEach(
     texts,
     (sql, index) =>
       lease.run(statement(fibers, sql), {
         section,
-        final: true,
-        patient,
+        final,
+        // even when the fiber is interrupted, what becomes of a COMMIT must be known
+        patient: final === "commit",
         leaves: index === texts.length - 1
       }),
     { discard: true }
@@ -186,9 +294,14 @@ const commit = (fibers: FiberConnection, lease: Lease, { commit, section }: Brac
     if (!lease.has(section)) return leaveBehind(fibers, lease, section, commit)
     const unfinished = lease.popTo(section)
     section.ended = true
-    // patient: even when the fiber is interrupted, what becomes of a COMMIT must be known
-    return leave(fibers, lease, section, [...undoing(unfinished), ...commit], true)
+    if (committedImplicitly(lease, section)) return Effect.sync(() => lease.leave(section))
+    return leave(fibers, lease, section, "commit", [...undoing(unfinished), ...commit])
   })
+
+/** A statement inside, such as CREATE TABLE on MySQL, has committed everything, and the savepoint is gone. */
+const committedImplicitly = (lease: Lease, { parent, whole }: TransactionScope): boolean =>
+  parent !== undefined && whole.aborted === undefined && lease.state._tag === "Ready" &&
+  lease.connection?.session() !== "transaction"
 
 const undoing = (unfinished: Section | undefined): ReadonlyArray<string> => unfinished?.undo ?? []
 
@@ -226,7 +339,7 @@ const rollBack = (
     }
     return fibers.pool.unsafePatiently(
       Effect.catchAll(
-        leave(fibers, lease, section, rollBack),
+        leave(fibers, lease, section, "rollback", rollBack),
         () => Effect.sync(() => lease.invalidate("a failed rollback"))
       ),
       () => lease.invalidate("an unanswered rollback")

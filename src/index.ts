@@ -1,5 +1,6 @@
 export * as ConnectionPool from "./ConnectionPool.js"
 export * as Db from "./Db.js"
+export * as DbClient from "./DbClient.js"
 export * as DbConnection from "./DbConnection.js"
 export * as DbError from "./DbError.js"
 export * as DbLayer from "./DbLayer.js"

@@ -44,37 +44,43 @@ export const checkPrevious = (
     )
   })
 
+/** @internal Whether the failure has ended the lease, and another connection would do as well. */
+export const isReplaceable = (lease: Lease, error: DbError): boolean => {
+  if (!Recovery.isStale(error)) return false
+  const end = lease.state._tag === "Ended" ? lease.state.end : undefined
+  // a lease that goes on holds what a retry on another connection would miss, and a pool that cut it lends no other
+  return end !== undefined && (end._tag !== "Lost" || (end.held === "clean" && end.error._tag !== "PoolClosed"))
+}
+
 /** @internal Whether a statement that failed may be run again; a connection that is of no use any more is closed. */
 export const judge = (
   lease: Lease,
   statement: Statement,
   error: DbError
 ): Effect.Effect<never, DbError | Again> => {
-  if (!Recovery.isStale(error)) return Effect.fail(error)
-  const end = lease.state._tag === "Ended" ? lease.state.end : undefined
-  // a lease that goes on holds what a retry on another connection would miss, and a pool that cut it lends no other
-  if (end === undefined || (end._tag === "Lost" && (end.held !== "clean" || end.error._tag === "PoolClosed"))) {
-    return Effect.fail(error)
-  }
+  if (!isReplaceable(lease, error)) return Effect.fail(error)
   return Effect.flatMap(
     Recovery.Idempotent,
     (idempotent) => Effect.fail(Recovery.mayRetry(error, statement, idempotent) ? new Again(error) : error)
   )
 }
 
+/** @internal */
+export const isAgain = (error: unknown): error is Again => error instanceof Again
+
 /** @internal Makes the attempt again as the pool's recovery schedule says, for as long as it may be. */
-export const retry = <A>(
+export const retry = <A, E, R>(
   pool: Pool,
   first: Again,
-  attempt: Effect.Effect<A, DbError | Again>
-): Effect.Effect<A, DbError> =>
+  attempt: Effect.Effect<A, E | Again, R>
+): Effect.Effect<A, E | DbError, R> =>
   Effect.flatMap(Schedule.driver(pool.config.recovery ?? Recovery.schedule), (driver) => {
-    const loop = ({ error }: Again): Effect.Effect<A, DbError> =>
+    const loop = ({ error }: Again): Effect.Effect<A, E | DbError, R> =>
       Effect.matchEffect(driver.next(error), {
         onFailure: () => Effect.fail(error),
         onSuccess: () => {
           pool.unsafeRetried()
-          return Effect.catchTag(attempt, "Again", loop)
+          return Effect.catchIf(attempt, isAgain, loop)
         }
       })
     return loop(first)

@@ -15,7 +15,7 @@ import * as Exit from "effect/Exit"
 import type * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import { type AcquireError, ConnectionBusy, ConnectionLost, type DbError, SessionEnded } from "../DbError.js"
+import { type AcquireError, ConnectionBusy, ConnectionLost, type DbError } from "../DbError.js"
 import type { Connection, Cursor, Result, Row, Statement } from "../Driver.js"
 import {
   type End,
@@ -28,6 +28,7 @@ import {
   refusal,
   remember,
   type Rest,
+  sectionRefusal,
   toldOutcome,
   type Turn
 } from "./leaseModel.js"
@@ -66,7 +67,11 @@ const waiting: LeaseState = { _tag: "Waiting" }
 interface Open {
   active: boolean
   asked: boolean
+  noteAbort: NoteAbort | undefined
 }
+
+/** What is made of a statement's answer in a transaction, besides giving it. */
+type NoteAbort = (exit: Exit.Exit<unknown, DbError>) => void
 
 /** @internal */
 export class Lease {
@@ -218,7 +223,9 @@ export class Lease {
   run(statement: Statement, turn: Turn = outside): Effect.Effect<Result, DbError> {
     return this.#exclusive<Result>(statement, turn, running, (connection, done) => {
       if (turn.enters !== undefined) this.#sections.section = turn.enters
+      const noteAbort = this.#abortOf(turn)
       connection.run(statement, (exit) => {
+        noteAbort?.(exit)
         const held = this.#member?.connection.session()
         const answer = held === "transaction" ? toldOutcome(statement, turn, exit) : exit
         this.history = remember(this.history, statement, exit)
@@ -236,7 +243,7 @@ export class Lease {
   /** A cursor over the statement's rows, for as long as the scope; ending it early stops the statement on the server. */
   cursor(statement: Statement, turn: Turn = outside): Effect.Effect<OpenCursor, DbError, Scope.Scope> {
     return Effect.suspend(() => {
-      const open: Open = { active: false, asked: false }
+      const open: Open = { active: false, asked: false, noteAbort: undefined }
       // the finalizer comes first: nothing can be lost between the start of the cursor and its registration
       return Effect.zipRight(
         Effect.addFinalizer(() =>
@@ -247,6 +254,7 @@ export class Lease {
         Effect.map(
           this.#exclusive<Cursor>(statement, turn, streaming, (connection, done) => {
             open.active = true
+            open.noteAbort = this.#abortOf(turn)
             done(Exit.succeed(connection.stream(statement)))
           }),
           (cursor) => ({ columns: cursor.columns, pull: this.#pull(statement, cursor, open) })
@@ -302,6 +310,7 @@ export class Lease {
       if (this.state._tag !== "Streaming" || open.asked) return fail(this.#refusal(statement))
       open.asked = true
       cursor.next((exit) => {
+        open.noteAbort?.(exit)
         const streaming = this.state._tag === "Streaming"
         if (streaming && Exit.isSuccess(exit) && exit.value.length > 0) {
           open.asked = false
@@ -340,8 +349,9 @@ export class Lease {
         stopWaiting?.()
         const connection = this.connection
         if (this.state._tag !== "Ready" || connection === undefined) return settle(this.#refusal(statement))
-        if (turn.section?.ended === true && turn.final !== true) {
-          settle(Exit.fail(new SessionEnded({ statement: statement.sql })))
+        const refused = sectionRefusal(turn, statement)
+        if (refused !== undefined) {
+          settle(Exit.fail(refused))
           return this.#next()
         }
         this.state = activity
@@ -372,6 +382,16 @@ export class Lease {
         )
       })
     })
+  }
+
+  /** Notices when the server answers a statement of a transaction by undoing all of that, as it does for a deadlock. */
+  #abortOf({ section }: Turn): NoteAbort | undefined {
+    const connection = this.#member?.connection
+    if (section === undefined || connection?.session() !== "transaction") return undefined
+    return (exit) => {
+      if (Exit.isSuccess(exit) || exit.cause._tag !== "Fail") return
+      if (connection.isOpen() && connection.session() !== "transaction") section.whole.aborted ??= exit.cause.error
+    }
   }
 
   #mustWait({ section }: Turn): boolean {

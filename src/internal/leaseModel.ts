@@ -6,7 +6,14 @@
 import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Option from "effect/Option"
-import { type AcquireError, ConnectionBusy, ConnectionLost, type DbError, SessionEnded } from "../DbError.js"
+import {
+  type AcquireError,
+  ConnectionBusy,
+  ConnectionLost,
+  type DbError,
+  SessionEnded,
+  TransactionAborted
+} from "../DbError.js"
 import type { Result, Row, SessionState, Statement } from "../Driver.js"
 import type { Section } from "./turns.js"
 
@@ -45,8 +52,8 @@ export interface Turn {
   readonly enters?: Section | undefined
   /** Whether the section around this one has the connection again after the statement, if it succeeds. */
   readonly leaves?: boolean | undefined
-  /** Whether it is sent although its section has been declared over: it is what ends it. */
-  readonly final?: boolean | undefined
+  /** How it ends its section, for which it is sent although that has been declared over. */
+  readonly final?: "commit" | "rollback" | undefined
   /** Whether interruption waits for its answer as long as a cancel may take, instead of stopping it. */
   readonly patient?: boolean | undefined
   /** Whether the connection stays with the lease afterwards because the next statement belongs to this one. */
@@ -77,7 +84,7 @@ export const noHistory: History = { statements: 0, wrote: false, insertIds: [] }
 const writing = new Set(["INSERT", "REPLACE", "UPDATE", "DELETE"])
 const mostInsertIds = 16
 /** Statements that commit nothing, whatever becomes of them. */
-const neverCommits = new Set("SELECT INSERT UPDATE DELETE REPLACE WITH VALUES TABLE SHOW SAVEPOINT".split(" "))
+const neverCommits = new Set("SELECT INSERT UPDATE DELETE REPLACE WITH VALUES TABLE SHOW SAVEPOINT RELEASE".split(" "))
 
 /** @internal The history with one more statement. */
 export const remember = (
@@ -85,13 +92,19 @@ export const remember = (
   { traits }: Statement,
   exit: Exit.Exit<Result, DbError>
 ): History => {
-  const id = Exit.isSuccess(exit) ? exit.value.insertId : 0
+  const ids = Exit.isSuccess(exit) ? generatedIds(exit.value) : []
   return {
     statements: statements + 1,
     wrote: wrote || writing.has(traits.verb),
-    insertIds: id === 0 ? insertIds : [id, ...insertIds.slice(0, mostInsertIds - 1)]
+    insertIds: ids.length === 0 ? insertIds : [...ids, ...insertIds].slice(0, mostInsertIds)
   }
 }
+
+/** The newest first. */
+const generatedIds = ({ all, insertId }: Result): ReadonlyArray<number | bigint> =>
+  all === undefined
+    ? insertId === 0 ? [] : [insertId]
+    : all.map((result) => result.insertId).filter((id) => id !== 0).reverse()
 
 /**
  * @internal What is said of a statement whose connection broke while a transaction was open: that went with it, unless
@@ -104,8 +117,17 @@ export const toldOutcome = (
 ): Exit.Exit<Result, DbError> => {
   if (Exit.isSuccess(exit) || exit.cause._tag !== "Fail" || exit.cause.error._tag !== "ConnectionLost") return exit
   const { code, errno, outcome, reason, sqlState } = exit.cause.error
-  if (outcome === "unknown" && (turn.leaves === true || !neverCommits.has(traits.verb))) return exit
+  const commits = turn.final === "commit" && turn.section?.parent === undefined
+  if (outcome === "unknown" && (commits || !neverCommits.has(traits.verb))) return exit
   return Exit.fail(new ConnectionLost({ outcome: "rolled back", reason, statement: sql, code, errno, sqlState }))
+}
+
+/** @internal Why a statement cannot run in its section (any more), if it cannot. */
+export const sectionRefusal = ({ final, section }: Turn, { sql }: Statement): DbError | undefined => {
+  if (section === undefined || final === "rollback") return undefined
+  const cause = section.whole.aborted
+  if (cause !== undefined) return new TransactionAborted({ statement: sql, cause })
+  return section.ended && final === undefined ? new SessionEnded({ statement: sql }) : undefined
 }
 
 /** @internal Why a statement cannot run on this lease (any more). */

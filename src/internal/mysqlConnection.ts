@@ -13,12 +13,13 @@ import { ConnectionLost, StatementError } from "../DbError.js"
 import type { DbError } from "../DbError.js"
 import type { Cursor, Result, SessionState, Statement } from "../Driver.js"
 import { RowCursor } from "./mysqlCursor.js"
-import { endsConnection, idleLoss, statementFailure } from "./mysqlErrors.js"
+import { endsConnection, idleLoss, mayRollBack, statementFailure } from "./mysqlErrors.js"
 import type { Flavour, MysqlError } from "./mysqlErrors.js"
 import type { Kill, SideConnection } from "./mysqlKiller.js"
+import { writeStatement } from "./mysqlLiterals.js"
 import type { MysqlSettings } from "./mysqlOptions.js"
-import { forgetStatements, runPipeline } from "./mysqlProtocol.js"
-import type { Pipeline, RawConnection } from "./mysqlProtocol.js"
+import { askStatus, forgetStatements, runPipeline } from "./mysqlProtocol.js"
+import type { Pipeline, RawCallback, RawConnection, RawQuery } from "./mysqlProtocol.js"
 import { SessionTracker } from "./mysqlSession.js"
 import { runStatement, streamStatement } from "./mysqlStatement.js"
 import type { Host, Operation, UnpreparableTexts } from "./mysqlStatement.js"
@@ -34,6 +35,8 @@ export interface Shared {
   readonly encode: (params: ReadonlyArray<unknown>) => ReadonlyArray<unknown>
   readonly kill: Kill
   readonly unpreparable: UnpreparableTexts
+  /** A query that has not been sent. */
+  readonly makeQuery: (raw: RawConnection, sql: string, done?: RawCallback) => RawQuery
 }
 
 /**
@@ -44,6 +47,8 @@ export interface Shared {
 export interface Peer {
   readonly flavour: Flavour
   readonly server: string
+  /** The status flags after the session was set up. */
+  readonly status: number
 }
 
 /** @internal */
@@ -52,7 +57,7 @@ export class MysqlConnection implements SideConnection {
   readonly server: string
   private life: "open" | "closing" | "closed" = "open"
   private operation: Operation | undefined
-  private readonly tracker = new SessionTracker()
+  private readonly tracker: SessionTracker
   private readonly host: Host
   private lossListener: ((error: DbError) => void) | undefined
   private unreported: DbError | undefined
@@ -62,12 +67,20 @@ export class MysqlConnection implements SideConnection {
     this.id = String(raw.threadId)
     this.server = peer.server
     this.charsetNumber = raw.config.charsetNumber
+    this.tracker = new SessionTracker(peer.status)
     this.host = {
       raw,
       tracker: this.tracker,
       offsetMillis: shared.settings.offsetMillis,
       unpreparable: shared.unpreparable,
       encode: shared.encode,
+      write: (statement) =>
+        writeStatement(statement, {
+          offsetMillis: shared.settings.offsetMillis,
+          plain: this.tracker.backslashEscapes && raw.config.charsetNumber === this.charsetNumber
+        }),
+      severalStatements: shared.settings.severalStatements,
+      makeQuery: (sql, done) => shared.makeQuery(raw, sql, done),
       isRunning: (operation) => this.operation === operation,
       finish: (operation, deliver) => this.finish(operation, deliver),
       fail: (operation, error) => this.fail(operation, error)
@@ -193,8 +206,24 @@ export class MysqlConnection implements SideConnection {
     const failure = statementFailure(error, { flavour, phase: operation.phase, statement, readOnlyAsked })
     const ends = endsConnection(failure)
     if (ends || failure._tag === "ConnectionLost") this.shut()
+    if (this.isOpen() && this.tracker.state() === "transaction" && mayRollBack(failure)) {
+      return this.learnFate(operation, failure)
+    }
     this.finish(operation, () => operation.fail(failure))
     if (ends) this.lostIdle(error)
+  }
+
+  /** A refusal does not say whether the whole transaction is gone with the statement, as after a deadlock. */
+  private learnFate(operation: Operation, failure: DbError): void {
+    const give = (): void => this.finish(operation, () => operation.fail(failure))
+    askStatus(this.raw, (status) => {
+      this.tracker.statusReceived(status)
+      give()
+    }, (error) => {
+      this.shut()
+      give()
+      this.lostIdle(error)
+    })
   }
 
   private lose(error: MysqlError, { report }: { readonly report: boolean } = { report: true }): void {

@@ -170,7 +170,7 @@ export const statementFailure = (
     })
   }
   const refuse = meaning === readOnly && errno === 1792 && context.readOnlyAsked === true ? other : meaning
-  return refuse({ statement, reason: reasonOf(error), errno, sqlState })
+  return refuse({ statement, reason: reasonOf(error), code, errno, sqlState })
 }
 
 /**
@@ -179,6 +179,24 @@ export const statementFailure = (
  * @internal
  */
 export const endsConnection = (failure: DbError): boolean => failure._tag === "StatementError" && failure.errno === 1153
+
+const neverRollBack: ReadonlySet<DbError["_tag"]> = new Set(
+  [
+    "SqlSyntaxError",
+    "UniqueViolation",
+    "ConstraintError",
+    "AuthorizationError",
+    "ReadOnlyError"
+  ] as const
+)
+
+/**
+ * Whether the server may have undone the whole transaction along with the statement: it does for a deadlock, and with
+ * `innodb_rollback_on_timeout` for a lock wait.
+ *
+ * @internal
+ */
+export const mayRollBack = (failure: DbError): boolean => !neverRollBack.has(failure._tag)
 
 /**
  * Why a connection on which nothing ran is of no use any more.

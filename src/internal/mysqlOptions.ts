@@ -19,6 +19,8 @@ export interface MysqlSettings {
   readonly socketPath: string | undefined
   readonly database: string | undefined
   readonly credentials: Effect.Effect<Credentials, unknown>
+  /** The credentials, if they are not a provider's. */
+  readonly login: Credentials
   /** The credentials may be others next time. */
   readonly credentialsChange: boolean
   readonly tls: TlsOptions | undefined
@@ -27,6 +29,7 @@ export interface MysqlSettings {
   readonly offsetMillis: number
   readonly preparedStatements: number
   readonly cancelQueries: boolean
+  readonly severalStatements: boolean
   /** The driver's own statements for a new session, then the user's. */
   readonly setup: ReadonlyArray<string>
   readonly initialSql: ReadonlyArray<string>
@@ -145,22 +148,25 @@ export const resolve = (options: MysqlOptions): Effect.Effect<MysqlSettings, Inv
     if (issues.length > 0) return Effect.fail(new InvalidConfig({ issues }))
     const database = (options.database ?? url.database) || undefined
     const timeZone = options.timeZone ?? "+00:00"
+    const login = {
+      username: options.username ?? url.username,
+      password: options.password ?? url.password
+    }
     return Effect.succeed<MysqlSettings>({
       target: targetOf(options, host, port),
       host,
       port,
       socketPath: options.socketPath,
       database,
-      credentials: options.credentials ?? Effect.succeed({
-        username: options.username ?? url.username,
-        password: options.password ?? url.password
-      }),
+      credentials: options.credentials ?? Effect.succeed(login),
+      login: options.credentials === undefined ? login : {},
       credentialsChange: options.credentials !== undefined,
       tls: options.tls === true ? {} : options.tls === false ? undefined : options.tls,
       timeZone,
       offsetMillis: offsetOf(timeZone) ?? 0,
       preparedStatements: options.preparedStatements ?? 256,
       cancelQueries: options.cancelQueries ?? true,
+      severalStatements: options.severalStatements ?? true,
       setup: setupOf(options),
       initialSql: options.initialSql ?? [],
       restoreDatabase: database === undefined ? [] : [`USE ${quoteName(database)}`]

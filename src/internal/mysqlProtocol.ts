@@ -49,6 +49,7 @@ export interface RawOk {
   readonly insertId: number | string
   readonly serverStatus: number
   readonly warningStatus: number
+  readonly info?: string | undefined
   readonly stateChanges?: StateChanges | undefined
 }
 
@@ -119,6 +120,14 @@ export interface RawConnection {
 
 const moreResults = 8
 
+/**
+ * MariaDB sets it also at the end of rows, when a function called by a SELECT has changed the session; MySQL does not, and
+ * reports it with the next OK packet.
+ *
+ * @internal
+ */
+export const stateChanged = 0x4000
+
 /** @internal */
 export interface Pipeline {
   readonly bytes: Buffer
@@ -126,8 +135,8 @@ export interface Pipeline {
   readonly names: ReadonlyArray<string>
 }
 
-const frame = (command: number, text: string): Buffer => {
-  const body = Buffer.from(text, "utf8")
+const frame = (command: number, content: string | Uint8Array): Buffer => {
+  const body = typeof content === "string" ? Buffer.from(content, "utf8") : Buffer.from(content)
   const header = Buffer.alloc(5)
   header.writeUIntLE(body.length + 1, 0, 3)
   header.writeUInt8(command, 4)
@@ -255,7 +264,8 @@ export const watchRowsEnd = (command: RawCommand): RowsEnd => {
   const execute = command.execute
   command.execute = (packet, connection) => {
     if (packet?.isEOF() === true) {
-      end.status = packet.eofStatusFlags()
+      // Of several results each tells of itself; whether one of them changed the session must not be lost.
+      end.status = packet.eofStatusFlags() | (end.status & stateChanged)
       end.warnings = packet.eofWarningCount()
     }
     return execute.call(command, packet, connection)
@@ -272,3 +282,70 @@ export const forgetStatements = (connection: RawConnection): void => {
   for (const statement of connection._statements.values()) statement.close = () => undefined
   connection._statements.clear()
 }
+
+// COM_SET_OPTION with MYSQL_OPTION_MULTI_STATEMENTS_ON and _OFF.
+const allowSeveral = frame(0x1b, Uint8Array.of(0, 0))
+const forbidSeveral = frame(0x1b, Uint8Array.of(1, 0))
+
+/**
+ * A query between two options, in one round trip: the server takes several statements for this one text and for no other.
+ */
+class SeveralStatements implements RawCommand {
+  private expecting: "allowed" | "reply" | "forbidden" = "allowed"
+  private replySequence = 1
+  readonly onResult: RawCommand["onResult"]
+
+  constructor(readonly query: RawQuery) {
+    this.onResult = (error) => query.onResult?.(error)
+  }
+
+  execute(packet: RawPacket | undefined, connection: RawConnection): boolean {
+    if (packet === undefined) {
+      connection.write(allowSeveral)
+      this.query.execute(undefined, connection)
+      connection.write(forbidSeveral)
+      this.replySequence = connection.sequenceId
+      connection.sequenceId = 1
+      return false
+    }
+    switch (this.expecting) {
+      case "allowed":
+        // If that was refused, so is the query, which then says why.
+        this.expecting = "reply"
+        connection.sequenceId = this.replySequence
+        return false
+      case "reply":
+        if (!this.query.execute(packet, connection)) return false
+        this.expecting = "forbidden"
+        connection.sequenceId = 1
+        return false
+      case "forbidden":
+        // Never seen; a connection that goes on taking several statements must not go on.
+        if (packet.isError()) connection.destroy()
+        return true
+    }
+  }
+}
+
+/** @internal */
+export const runSeveral = (connection: RawConnection, query: RawQuery): void =>
+  connection.addCommand(new SeveralStatements(query))
+
+const statusQuestion: Pipeline = { bytes: frame(0x0e, ""), names: ["COM_PING"] }
+
+/**
+ * Asks for the status flags, which a refusal does not carry, and leaves the diagnostics of the last statement alone.
+ *
+ * @internal
+ */
+export const askStatus = (
+  connection: RawConnection,
+  done: (status: number) => void,
+  lost: (error: MysqlError) => void
+): void =>
+  runPipeline(
+    connection,
+    statusQuestion,
+    ({ refused, status }) => refused === undefined ? done(status) : lost(refused.error),
+    lost
+  )

@@ -15,6 +15,7 @@ export type RowConverter = (row: Array<unknown>) => Row
 
 const timestamp = 7
 const longlong = 8
+const dateOnly = 10
 const datetime = 12
 const json = 245
 
@@ -32,15 +33,18 @@ const toJson = (value: unknown): unknown => {
 
 const digits = (text: string, at: number): number => (text.charCodeAt(at) - 48) * 10 + text.charCodeAt(at + 1) - 48
 
-/** `YYYY-MM-DD HH:MM:SS[.ffffff]`, of which a Date holds milliseconds. A zero or impossible date stays text. */
+/** `YYYY-MM-DD[ HH:MM:SS[.ffffff]]`, of which a Date holds milliseconds. A zero or impossible date stays text. */
 const toDate = (text: string, offsetMillis: number): Date | string => {
   const year = digits(text, 0) * 100 + digits(text, 2)
   const month = digits(text, 5)
   const day = digits(text, 8)
   if (month === 0 || day === 0) return text
+  const [hours, minutes, seconds] = text.length > 10
+    ? [digits(text, 11), digits(text, 14), digits(text, 17)]
+    : [0, 0, 0]
   const millis = text.length > 20 ? Number(text.slice(20, 23).padEnd(3, "0")) : 0
   // @effect-diagnostics-next-line globalDate:off
-  const date = new Date(Date.UTC(2000, month - 1, day, digits(text, 11), digits(text, 14), digits(text, 17), millis))
+  const date = new Date(Date.UTC(2000, month - 1, day, hours, minutes, seconds, millis))
   // Date.UTC takes a year below 100 for 19xx. The year 2000 has every day that any year has.
   date.setUTCFullYear(year, month - 1, day)
   // 31 February, which ALLOW_INVALID_DATES lets in, would become a day in March.
@@ -49,11 +53,27 @@ const toDate = (text: string, offsetMillis: number): Date | string => {
   return date
 }
 
-const converterOf = (field: RawField, offsetMillis: number): ((value: unknown) => unknown) | undefined => {
+/**
+ * How a connection's values are read: its zone, and whether a DATE is a Date at midnight in that zone and an integer
+ * beyond ±2⁵³ stays text, as in the ecosystem's own client.
+ *
+ * @internal
+ */
+export interface Reading {
+  readonly offsetMillis: number
+  readonly compatible: boolean
+}
+
+const converterOf = (
+  field: RawField,
+  { compatible, offsetMillis }: Reading
+): ((value: unknown) => unknown) | undefined => {
   if (field.extendedFormat === "json") return toJson
   switch (field.columnType) {
     case longlong:
-      return toInteger
+      return compatible ? undefined : toInteger
+    case dateOnly:
+      return compatible ? (value) => typeof value === "string" ? toDate(value, offsetMillis) : value : undefined
     case timestamp:
     case datetime:
       return (value) => typeof value === "string" ? toDate(value, offsetMillis) : value
@@ -69,11 +89,11 @@ const converterOf = (field: RawField, offsetMillis: number): ((value: unknown) =
  *
  * @internal
  */
-export const rowConverter = (fields: ReadonlyArray<RawField>, offsetMillis: number): RowConverter | undefined => {
+export const rowConverter = (fields: ReadonlyArray<RawField>, reading: Reading): RowConverter | undefined => {
   const converters: Array<readonly [number, (value: unknown) => unknown]> = []
   for (let at = 0; at < fields.length; at++) {
     const field = fields[at]
-    const convert = field === undefined ? undefined : converterOf(field, offsetMillis)
+    const convert = field === undefined ? undefined : converterOf(field, reading)
     if (convert !== undefined) converters.push([at, convert])
   }
   if (converters.length === 0) return undefined

@@ -7,14 +7,12 @@
  * @internal
  */
 import type { Isolation, SessionState, Statement, TransactionSyntax } from "../Driver.js"
-import type { RawOk, StateChanges } from "./mysqlProtocol.js"
+import { type RawOk, stateChanged, type StateChanges } from "./mysqlProtocol.js"
 import type { StatementTraits } from "./sessionState.js"
 
 const inTransaction = 1
 const autocommit = 2
-// MariaDB sets it also at the end of rows, when a function called by a SELECT has changed the session; MySQL does not,
-// and reports it with the next OK packet.
-const stateChanged = 0x4000
+const noBackslashEscapes = 0x200
 
 const isolations: ReadonlyArray<Isolation> = ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
@@ -69,6 +67,11 @@ export class SessionTracker {
   private isolationWaits = false
   private readOnly = false
   private database = false
+  private backslashes = true
+
+  constructor(status: number) {
+    this.statusReceived(status)
+  }
 
   state(): SessionState {
     if (this.transaction) return "transaction"
@@ -83,6 +86,11 @@ export class SessionTracker {
   /** The default database is another one, which a reset does not undo. */
   get databaseChanged(): boolean {
     return this.database
+  }
+
+  /** A backslash in a string escapes, as it does by default. */
+  get backslashEscapes(): boolean {
+    return this.backslashes
   }
 
   sending({ sql, traits }: Statement): void {
@@ -119,8 +127,9 @@ export class SessionTracker {
     this.statusReceived(status)
   }
 
-  private statusReceived(status: number): void {
+  statusReceived(status: number): void {
     this.transaction = (status & inTransaction) !== 0
+    this.backslashes = (status & noBackslashEscapes) === 0
     if (!this.transaction) this.readOnly = false
     if ((status & autocommit) === 0) this.changed = true
   }

@@ -4,16 +4,18 @@
  *
  * @internal
  */
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import type { DbError } from "../DbError.js"
 import { ParameterError, StatementCancelled } from "../DbError.js"
-import type { Result, Row, Statement } from "../Driver.js"
+import type { Result, Statement } from "../Driver.js"
 import type { RowCursor } from "./mysqlCursor.js"
 import type { MysqlError, Phase } from "./mysqlErrors.js"
-import { watchRowsEnd } from "./mysqlProtocol.js"
-import type { RawCallback, RawConnection, RawField, RawOk, RawQuery, RawStatement, RowsEnd } from "./mysqlProtocol.js"
-import { columnNames, rowConverter, toInsertId } from "./mysqlRows.js"
-import type { RowConverter } from "./mysqlRows.js"
+import { runSeveral, watchRowsEnd } from "./mysqlProtocol.js"
+import type { RawCallback, RawConnection, RawOk, RawQuery, RawStatement } from "./mysqlProtocol.js"
+import { type Fields, readReply } from "./mysqlReply.js"
+import { columnNames, rowConverter } from "./mysqlRows.js"
+import type { Reading, RowConverter } from "./mysqlRows.js"
 import type { SessionTracker } from "./mysqlSession.js"
 
 /**
@@ -42,6 +44,10 @@ export interface Host {
   readonly offsetMillis: number
   readonly unpreparable: UnpreparableTexts
   readonly encode: (params: ReadonlyArray<unknown>) => ReadonlyArray<unknown>
+  /** The connection's text with its values written in, or why they cannot be. */
+  readonly write: (statement: Statement) => Either.Either<string, ParameterError>
+  readonly severalStatements: boolean
+  readonly makeQuery: (sql: string, done?: RawCallback) => RawQuery
   readonly isRunning: (operation: Operation) => boolean
   readonly finish: (operation: Operation, deliver: () => void) => void
   readonly fail: (operation: Operation, error: MysqlError) => void
@@ -88,9 +94,14 @@ abstract class Execution {
   protected abstract started(send: Send): void
 
   start(): void {
-    const { params, sql, traits } = this.statement
-    if (params.length === 0 && (textVerbs.has(traits.verb) || this.host.unpreparable.has(sql))) this.sendText()
+    const { params, sql, traits, unprepared } = this.statement
+    if (unprepared === true) this.sendWritten()
+    else if (params.length === 0 && (textVerbs.has(traits.verb) || this.host.unpreparable.has(sql))) this.sendText()
     else this.prepare()
+  }
+
+  protected get reading(): Reading {
+    return { offsetMillis: this.host.offsetMillis, compatible: this.statement.compatible === true }
   }
 
   protected get isRunning(): boolean {
@@ -127,11 +138,23 @@ abstract class Execution {
     this.started((done) => prepared.execute(encoded, done))
   }
 
-  private sendText(): void {
+  private sendText(sql = this.statement.sql): void {
     this.asText = true
     this.operation.phase = "sent"
     this.host.tracker.sending(this.statement)
-    this.started((done) => this.host.raw.query({ sql: this.statement.sql }, done))
+    this.started((done) => {
+      const several = this.statement.unprepared === true && this.statement.traits.statements > 1
+      if (!(several && this.host.severalStatements)) return this.host.raw.query({ sql }, done)
+      const query = this.host.makeQuery(sql, done)
+      runSeveral(this.host.raw, query)
+      return query
+    })
+  }
+
+  private sendWritten(): void {
+    const written = this.host.write(this.statement)
+    if (Either.isRight(written)) this.sendText(written.right)
+    else this.giveUp(written.left)
   }
 
   private giveUp(error: DbError): void {
@@ -161,53 +184,6 @@ abstract class Execution {
   }
 }
 
-interface Reply {
-  readonly result: Result
-  readonly oks: ReadonlyArray<RawOk>
-  readonly hasRows: boolean
-}
-
-type Fields = ReadonlyArray<RawField>
-
-const convertAll = (rows: Array<Array<unknown>>, convert: RowConverter | undefined): ReadonlyArray<Row> =>
-  convert === undefined ? rows : rows.map(convert)
-
-const rowsResult = (rows: unknown, fields: Fields, warnings: number, offsetMillis: number): Result => ({
-  columns: columnNames(fields),
-  rows: convertAll(rows as Array<Array<unknown>>, rowConverter(fields, offsetMillis)),
-  affectedRows: 0,
-  insertId: 0,
-  warnings
-})
-
-const okResult = (ok: RawOk): Result => ({
-  columns: [],
-  rows: [],
-  affectedRows: Number(ok.affectedRows),
-  insertId: toInsertId(ok.insertId),
-  warnings: ok.warningStatus
-})
-
-const readReply = (result: unknown, fields: unknown, end: RowsEnd, offsetMillis: number): Reply => {
-  if (fields === undefined) return { result: okResult(result as RawOk), oks: [result as RawOk], hasRows: false }
-  const single = !(Array.isArray(fields) && (fields[0] === undefined || Array.isArray(fields[0])))
-  if (single) {
-    return { result: rowsResult(result, fields as Fields, end.warnings, offsetMillis), oks: [], hasRows: true }
-  }
-  const results = result as ReadonlyArray<unknown>
-  const allFields = fields as ReadonlyArray<Fields | undefined>
-  const oks = results.filter((_, at) => allFields[at] === undefined) as ReadonlyArray<RawOk>
-  const first = allFields.findIndex((each) => each !== undefined)
-  const firstFields = allFields[first]
-  return {
-    result: firstFields === undefined
-      ? okResult(oks[oks.length - 1] as RawOk)
-      : rowsResult(results[first], firstFields, end.warnings, offsetMillis),
-    oks,
-    hasRows: firstFields !== undefined
-  }
-}
-
 class RunExecution extends Execution {
   constructor(
     host: Host,
@@ -223,7 +199,7 @@ class RunExecution extends Execution {
     const command = send((error, result, fields) => {
       if (!this.isRunning) return
       if (error !== null) return this.refused(error)
-      const reply = readReply(result, fields, end, host.offsetMillis)
+      const reply = readReply(result, fields, end, this.reading)
       if (reply.hasRows) host.tracker.rowsEnded(end.status)
       for (const ok of reply.oks) host.tracker.okReceived(statement, ok)
       host.finish(operation, () => this.done(Exit.succeed(reply.result)))
@@ -265,7 +241,7 @@ class StreamExecution extends Execution {
     this.current = fields
     if (fields === undefined || this.choice !== undefined) return
     this.choice = fields
-    this.convert = rowConverter(fields, this.host.offsetMillis)
+    this.convert = rowConverter(fields, this.reading)
     this.cursor.begin(columnNames(fields))
   }
 

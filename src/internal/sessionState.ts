@@ -294,14 +294,13 @@ const readsPrevious = (findings: ReadonlyArray<Finding>): boolean =>
 const read = (sql: string, dialect: Dialect): StatementTraits => {
   const { doubtful, tokens } = scan(sql, dialect)
   const findings = split(tokens).map((statement) => describe(statement, dialect))
-  const single = findings.length <= 1
   return {
     empty: findings.length === 0 && !doubtful,
     placeholders: tokens.filter((token) => token.kind === "placeholder").length,
     named: tokens.some((token) => token.kind === "named"),
     verb: findings[0]?.verb ?? "",
     plainRead: !doubtful && findings.length === 1 && findings[0]?.plain === true,
-    changesSession: doubtful || !single || findings.some((finding) => finding.dirty),
+    changesSession: doubtful || findings.some((finding) => finding.dirty),
     readsPrevious: readsPrevious(findings),
     readsInsertId: readsInsertId(findings),
     statements: findings.length,

@@ -7,10 +7,18 @@
  *
  * @internal
  */
+import type { DbError } from "../DbError.js"
 import { LinkedList, type Node } from "./linkedList.js"
+
+/** @internal What a transaction and everything nested in it have in common. */
+export interface Whole {
+  /** Why the server has undone all of it: nothing may be sent any more, since it would stand alone. */
+  aborted: DbError | undefined
+}
 
 /** @internal A part of a program that has a shared connection for itself. */
 export interface Section {
+  readonly whole: Whole
   /** The section around it; `undefined` for what is outside of every transaction. */
   readonly parent: Section | undefined
   /** What undoes its work, sent by the section around it when this one is left behind unfinished. */

@@ -83,6 +83,10 @@ const samples: {
   ParameterError: [false, new Errors.ParameterError(bare)],
   DecodeError: [false, new Errors.DecodeError(bare)],
   InvalidTransaction: [false, new Errors.InvalidTransaction({ reason: "because" })],
+  TransactionAborted: [
+    false,
+    new Errors.TransactionAborted({ statement: "SELECT 1", cause: new Errors.DeadlockError(told) })
+  ],
   SqlSyntaxError: [false, new Errors.SqlSyntaxError(bare), new Errors.SqlSyntaxError(told)],
   UniqueViolation: [false, new Errors.UniqueViolation(bare), new Errors.UniqueViolation(told)],
   ConstraintError: [false, new Errors.ConstraintError(bare), new Errors.ConstraintError(told)],

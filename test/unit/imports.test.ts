@@ -28,7 +28,7 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["affinity", "FiberConnection"],
   ["queries", "Queries"],
   ["database parts", "Transaction", "DbConnection"],
-  ["database", "Db"],
+  ["database", "Db", "DbClient"],
   ["drivers", "MysqlDriver", "SqliteDriver"],
   ["layer", "DbLayer"],
   ["public", "index"]
@@ -224,8 +224,14 @@ describe("only one file knows", () => {
     expect(observers.map(({ name }) => name)).toEqual(["FiberConnection", "internal/maintenance"])
   })
 
-  it("@effect/sql, until DbClient comes", () => {
-    expect(importersOf((to) => to.startsWith("@effect/"))).toEqual(["Queries"])
+  it("SqlClient, and the ecosystem's other packages; of @effect/sql's statements the queries know besides", () => {
+    expect(importersOf((to) => to.startsWith("@effect/sql") && to !== "@effect/sql/Statement")).toEqual(["DbClient"])
+    expect(importersOf((to) => to === "@effect/sql/Statement")).toEqual(["DbClient", "Queries"])
+    // the layers give the client the Reactivity it asks for
+    expect(importersOf((to) => to.startsWith("@effect/") && !to.startsWith("@effect/sql"))).toEqual([
+      "DbClient",
+      "DbLayer"
+    ])
   })
 })
 
@@ -264,7 +270,7 @@ describe("without Effect's runtime and without I/O", () => {
 
 describe("packages", () => {
   it("are the declared ones, and Node's own by the prefix node:", () => {
-    const known = /^(effect\/|@effect\/sql\/|mysql2$|@photostructure\/sqlite$|node:)/
+    const known = /^(effect\/|@effect\/(sql|sql-mysql2|experimental)\/|mysql2$|@photostructure\/sqlite$|node:)/
     expect(all.filter(({ local, to }) => !local && !known.test(to)).map(show)).toEqual([])
   })
 

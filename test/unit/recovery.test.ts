@@ -39,6 +39,7 @@ const others: { readonly [Tag in Exclude<DbError["_tag"], "ConnectionLost" | "Re
   ParameterError: new Errors.ParameterError(refused),
   DecodeError: new Errors.DecodeError(refused),
   InvalidTransaction: new Errors.InvalidTransaction({ reason: "r" }),
+  TransactionAborted: new Errors.TransactionAborted({ statement: "x", cause: new Errors.DeadlockError(refused) }),
   SqlSyntaxError: new Errors.SqlSyntaxError(refused),
   UniqueViolation: new Errors.UniqueViolation(refused),
   ConstraintError: new Errors.ConstraintError(refused),

@@ -100,6 +100,17 @@ describe("an ordinary write", () => {
   })
 })
 
+describe("several statements", () => {
+  it("are clean when each of them is, since the server tells of each; a plain read is only one", () => {
+    expect(mysql("INSERT INTO t VALUES (1); SELECT * FROM t WHERE id = LAST_INSERT_ID()")).toMatchObject({
+      changesSession: false,
+      plainRead: false,
+      statements: 2
+    })
+    expect(mysql("SELECT 1; SELECT 2")).toMatchObject({ changesSession: false, plainRead: false, statements: 2 })
+  })
+})
+
 describe("a statement that may leave state behind", () => {
   it.each([
     "SELECT GET_LOCK('a', 1)",
@@ -164,7 +175,8 @@ describe("a statement that may leave state behind", () => {
     "LOAD DATA INFILE 'x' INTO TABLE t (a, @b)",
     "BACKUP STAGE START",
     "GET DIAGNOSTICS @n = NUMBER",
-    "SELECT 1; SELECT 2",
+    "SELECT 1; SET @a = 1",
+    "SET @a = 1; SELECT 1",
     "CREATE PROCEDURE p() BEGIN SELECT 1; END; SET @x = 1",
     "WITH c AS (SELECT 1)",
     "nonsense",

@@ -1,0 +1,374 @@
+/**
+ * The standard `SqlClient` of `@effect/sql`, and the `MysqlClient` of `@effect/sql-mysql2`, on a pool of this library: the
+ * only file that knows them. A program written for those clients runs on it as it is.
+ *
+ * A statement runs where a helper of `Db` would: on the connection of its fiber, or of the session or transaction around
+ * it. `sql.withTransaction` and `db.transaction` are one thing and join each other. Failures are `SqlError`, whose
+ * `cause` is this library's error; `DbError.find` gets it out.
+ *
+ * What differs from `MysqlClient.layer` on purpose:
+ *
+ * - Times are UTC, or what `timeZone` says, and the session's zone is set to match. There, DATETIME and DATE are taken for
+ *   the local time of the process while the server's functions go by its own, so that `NOW()` may come back shifted.
+ * - A zero or impossible date is text instead of an invalid `Date`; JSON that the server cut off is text instead of a broken
+ *   connection.
+ * - Streams are prepared statements, and a parameter is not written into the text: only `unprepared` does that, and there an
+ *   array or object is JSON, as in a prepared statement, instead of a list or `key = value`.
+ * - `undefined` as a parameter is an error instead of a defect.
+ * - An unprepared text with parameters of which it is uncertain where they are (an unclosed quote, an executable comment)
+ *   is refused.
+ * - The header that `raw` gives of a statement without rows has no `serverStatus` and no `stateChanges`.
+ * - COMMIT, ROLLBACK or BEGIN as a statement inside `withTransaction` is refused.
+ * - A nested transaction's savepoint is released when it succeeds; after a deadlock the rest of the transaction is refused
+ *   instead of being committed statement by statement; a failed COMMIT is an error instead of a defect.
+ * - A statement while a stream of the same transaction or reserved connection is open is an error instead of a hang.
+ * - `TransactionConnection` of another pool's client is ignored. The field's own clients believe any: inside a transaction
+ *   of this pool a client of theirs runs on its connection.
+ *
+ * @since 0.1.0
+ */
+import * as Reactivity from "@effect/experimental/Reactivity"
+import { makeCompiler, MysqlClient, TypeId as MysqlTypeId } from "@effect/sql-mysql2/MysqlClient"
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { Connection } from "@effect/sql/SqlConnection"
+import { SqlError } from "@effect/sql/SqlError"
+import * as Statement from "@effect/sql/Statement"
+import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
+import type { Pool } from "./ConnectionPool.js"
+import type { DbError } from "./DbError.js"
+import type * as Driver from "./Driver.js"
+import * as FiberConnection from "./FiberConnection.js"
+import * as Queries from "./Queries.js"
+import * as Transaction from "./Transaction.js"
+
+/**
+ * What a client does with names, and what its spans say besides the database's attributes.
+ *
+ * @since 0.1.0
+ * @category options
+ */
+export interface ClientOptions {
+  /** From the names in a program to those in the database, such as `String.camelToSnake`. */
+  readonly transformQueryNames?: ((name: string) => string) | undefined
+  /** From the names of columns to those in a program, such as `String.snakeToCamel`. */
+  readonly transformResultNames?: ((name: string) => string) | undefined
+  readonly spanAttributes?: Record<string, unknown> | undefined
+}
+
+/**
+ * Identifies the client of the database called `Name`.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export interface Named<Name extends string> {
+  readonly _: "effect-sql-pool/DbClient"
+  readonly name: Name
+}
+
+/**
+ * The tag of a named database's client: `const sql = yield* DbClient.tag("replica")`. The default database's is
+ * `SqlClient.SqlClient`.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export const tag = <Name extends string>(name: Name): Context.Tag<Named<Name>, SqlClient.SqlClient> =>
+  Context.GenericTag<Named<Name>, SqlClient.SqlClient>(`effect-sql-pool/DbClient/${name}`)
+
+type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
+
+const failed = (message: string) => (cause: DbError): SqlError => new SqlError({ cause, message })
+const notAcquired = failed("Failed to acquire connection")
+const notExecuted = failed("Failed to execute statement")
+const notStreamed = failed("Failed to stream statement")
+
+const acquireErrors: ReadonlySet<string> = new Set<DbError["_tag"]>([
+  "PoolExhausted",
+  "PoolUnreachable",
+  "TooManyWaiters",
+  "PoolClosed",
+  "ConnectionError",
+  "AuthenticationError"
+])
+
+const toSqlError = (error: DbError): SqlError => acquireErrors.has(error._tag) ? notAcquired(error) : notExecuted(error)
+
+/** What a statement without rows did, in the words of mysql2 or of a SQLite binding. */
+const headerOf = ({ affectedRows, info = "", insertId, warnings }: Driver.Result, dialect: Driver.Driver["dialect"]) =>
+  dialect === "sqlite" ? { changes: affectedRows, lastInsertRowid: insertId } : {
+    fieldCount: 0,
+    affectedRows,
+    insertId: typeof insertId === "bigint" ? String(insertId) : insertId,
+    info,
+    warningStatus: warnings,
+    changedRows: Number(/\bchanged:\s*(\d+)/i.exec(info)?.[1] ?? 0)
+  }
+
+const recordsOf = ({ columns, rows }: Driver.Result): ReadonlyArray<Record<string, unknown>> =>
+  rows.map((row) => Queries.toRecord(columns, row))
+
+const hasRows = ({ columns }: Driver.Result): boolean => columns.length > 0
+
+/** A connection as `@effect/sql` knows it: the fiber's own, wherever that is, or that of one place. */
+class ClientConnection implements Connection {
+  constructor(
+    readonly fibers: FiberConnection.FiberConnection,
+    readonly place: FiberConnection.Place | undefined
+  ) {}
+
+  readonly execute: Connection["execute"] = (sql, params, transformRows) =>
+    this.#run(sql, params, (result) => this.#rows(result, transformRows))
+
+  readonly executeRaw: Connection["executeRaw"] = (sql, params) =>
+    this.#run<unknown>(
+      sql,
+      params,
+      (result) => result.all !== undefined || hasRows(result) ? this.#rows(result, undefined) : this.#header(result)
+    )
+
+  readonly executeValues: Connection["executeValues"] = (sql, params) =>
+    this.#run(
+      sql,
+      params,
+      ({ all, rows }) =>
+        all === undefined ? rows : all.map((each) => hasRows(each) ? each.rows : this.#header(each)) as typeof rows
+    )
+
+  readonly executeUnprepared: Connection["executeUnprepared"] = (sql, params, transformRows) =>
+    this.#run(sql, params, (result) => this.#rows(result, transformRows), true)
+
+  readonly executeStream: Connection["executeStream"] = (sql, params, transformRows) => {
+    const rows = Stream.unwrap(Effect.map(
+      Effect.suspend(() => this.#statement(sql, params, false)),
+      (statement) =>
+        Stream.mapChunks(
+          this.place === undefined ? this.fibers.stream(statement) : this.fibers.streamAt(this.place, statement),
+          (chunk) => {
+            const records = Chunk.map(chunk, ({ columns, row }) => Queries.toRecord(columns, row))
+            return transformRows === undefined
+              ? records
+              : Chunk.unsafeFromArray(transformRows(Chunk.toReadonlyArray(records)))
+          }
+        )
+    ))
+    return Stream.mapError(rows, notStreamed)
+  }
+
+  #statement(sql: string, params: ReadonlyArray<unknown>, unprepared: boolean) {
+    const { driver } = this.fibers.pool
+    const several = unprepared && driver.severalStatements === true
+    return Effect.map(
+      Queries.check(driver, sql, params, undefined, several),
+      (statement): Driver.Statement => ({ ...statement, unprepared, compatible: true })
+    )
+  }
+
+  #run<A>(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    shape: (result: Driver.Result) => A,
+    unprepared = false
+  ): Effect.Effect<A, SqlError> {
+    return Effect.mapBoth(
+      Effect.flatMap(
+        Effect.suspend(() => this.#statement(sql, params, unprepared)),
+        (statement) => this.place === undefined ? this.fibers.run(statement) : this.fibers.runAt(this.place, statement)
+      ),
+      { onFailure: toSqlError, onSuccess: shape }
+    )
+  }
+
+  #header(result: Driver.Result): object {
+    return headerOf(result, this.fibers.pool.driver.dialect)
+  }
+
+  /** The rows of one result; of several, one entry for each. */
+  #rows(result: Driver.Result, transformRows: TransformRows): ReadonlyArray<object> {
+    const { all } = result
+    const rows: ReadonlyArray<object> = all === undefined
+      ? recordsOf(result)
+      : all.map((each) => hasRows(each) ? recordsOf(each) : this.#header(each))
+    return transformRows === undefined ? rows : transformRows(rows)
+  }
+}
+
+/** The connection of the transaction that the context names, if it is of this pool. */
+const joined = (
+  fibers: FiberConnection.FiberConnection,
+  fiber: Fiber.RuntimeFiber<unknown, unknown>
+): ClientConnection | undefined => {
+  const found = fiber.currentContext.unsafeMap.get(SqlClient.TransactionConnection.key) as
+    | Context.Tag.Service<typeof SqlClient.TransactionConnection>
+    | undefined
+  const connection = found?.[0]
+  return connection instanceof ClientConnection && connection.fibers === fibers ? connection : undefined
+}
+
+/** What has failed inside of a transaction, as against the transaction itself. */
+class Inside<E> {
+  constructor(readonly error: E) {}
+}
+
+const makeWithTransaction = (
+  fibers: FiberConnection.FiberConnection,
+  attributes: ReadonlyArray<readonly [string, unknown]>
+): SqlClient.SqlClient["withTransaction"] =>
+<A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.useSpan(
+    "sql.transaction",
+    { kind: "client", captureStackTrace: false },
+    (span) =>
+      Effect.withFiberRuntime<A, E | SqlError, R>((fiber) => {
+        for (const [key, value] of attributes) span.attribute(key, value)
+        const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+        const body = Effect.mapError(
+          Effect.provideService(effect, Tracer.ParentSpan, span),
+          (error) => new Inside(error)
+        )
+        const run = Transaction.run(fibers, body)
+        // a batch of a resolver runs in a fiber that knows the transaction by this tag alone
+        const place = joined(fibers, fiber)?.place
+        const nested = (place ?? fibers.placeOf(fiber))?.transaction !== undefined
+        const here = place === undefined || place === fibers.placeOf(fiber) ? run : fibers.at(place, run)
+        return here.pipe(
+          Effect.onExit((exit) =>
+            Effect.sync(() => {
+              const end = Exit.isFailure(exit) ? "rollback" : nested ? "savepoint" : "commit"
+              span.event(`db.transaction.${end}`, clock.unsafeCurrentTimeNanos())
+            })
+          ),
+          Effect.mapError((error) => error instanceof Inside ? error.error : toSqlError(error))
+        )
+      })
+  )
+
+const attributesOf = (
+  { driver }: Pool,
+  { spanAttributes = {} }: ClientOptions
+): ReadonlyArray<readonly [string, unknown]> => [
+  ...Object.entries(spanAttributes),
+  ["db.system.name", driver.dialect],
+  ...(driver.address === undefined
+    ? []
+    : [["server.address", driver.address.host], ["server.port", driver.address.port]] as const),
+  ...(driver.namespace === undefined ? [] : [["db.namespace", driver.namespace]] as const)
+]
+
+/**
+ * The client on a pool. Several on one pool share its connections, sessions and transactions.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (
+  pool: Pool,
+  options: ClientOptions = {}
+): Effect.Effect<SqlClient.SqlClient, never, Reactivity.Reactivity> =>
+  Effect.map(Reactivity.Reactivity, (reactivity) => {
+    const fibers = FiberConnection.make(pool)
+    fibers.announce((place) =>
+      place.transaction === undefined
+        ? Context.empty()
+        : Context.make(SqlClient.TransactionConnection, [
+          new ClientConnection(fibers, place),
+          place.transaction.depth
+        ]) as Context.Context<never>
+    )
+    const own = new ClientConnection(fibers, undefined)
+    const acquirer: Connection.Acquirer = Effect.withFiberRuntime((fiber) =>
+      Effect.succeed(joined(fibers, fiber) ?? own)
+    )
+    const { transformQueryNames, transformResultNames } = options
+    const compiler = pool.driver.dialect === "mysql"
+      ? makeCompiler(transformQueryNames)
+      : Statement.makeCompilerSqlite(transformQueryNames)
+    const transformRows: TransformRows = transformResultNames === undefined
+      ? undefined
+      : Statement.defaultTransforms(transformResultNames).array
+    const attributes = attributesOf(pool, options)
+    const reserve: SqlClient.SqlClient["reserve"] = Effect.mapBoth(fibers.connection, {
+      onFailure: notAcquired,
+      onSuccess: (lease) => new ClientConnection(fibers, { lease, transaction: undefined })
+    })
+    const rest = {
+      [SqlClient.TypeId]: SqlClient.TypeId,
+      withTransaction: makeWithTransaction(fibers, attributes),
+      reserve,
+      reactive: reactivity.stream,
+      reactiveMailbox: reactivity.query
+    }
+    const finish = (
+      constructor: Statement.Constructor,
+      withoutTransforms?: () => SqlClient.SqlClient
+    ): SqlClient.SqlClient => {
+      const client = Object.assign(constructor, rest) as unknown as SqlClient.SqlClient
+      return Object.assign(client, { safe: client, withoutTransforms: withoutTransforms ?? (() => client) })
+    }
+    const plain = (): SqlClient.SqlClient =>
+      finish(Statement.make(acquirer, compiler.withoutTransform, attributes, undefined))
+    return finish(
+      Statement.make(acquirer, compiler, attributes, transformRows),
+      transformRows === undefined ? undefined : plain
+    )
+  })
+
+/**
+ * What programs of `@effect/sql` ask for.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Services = SqlClient.SqlClient
+
+/**
+ * What programs of `@effect/sql-mysql2` ask for.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type MysqlServices = SqlClient.SqlClient | MysqlClient
+
+/**
+ * The client on a pool, as a context.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const context = (
+  pool: Pool,
+  options?: ClientOptions
+): Effect.Effect<Context.Context<Services>, never, Reactivity.Reactivity> =>
+  Effect.map(make(pool, options), (client) => Context.make(SqlClient.SqlClient, client))
+
+/**
+ * The client on a MySQL pool, as a context, with the `config` from which the migrator of `@effect/sql-mysql2` logs in to
+ * dump the schema. That holds no credentials that come from a provider.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const mysqlContext = (
+  pool: Pool,
+  options: ClientOptions = {}
+): Effect.Effect<Context.Context<MysqlServices>, never, Reactivity.Reactivity> =>
+  Effect.map(make(pool, options), (client) => {
+    const { transformQueryNames, transformResultNames, spanAttributes } = options
+    const config: MysqlClient["config"] = {
+      ...pool.driver.address,
+      database: pool.driver.namespace,
+      maxConnections: pool.config.poolSize,
+      spanAttributes,
+      transformQueryNames,
+      transformResultNames
+    }
+    const mysql: MysqlClient = Object.assign(client, { [MysqlTypeId]: MysqlTypeId, config } as const)
+    return Context.make(MysqlClient, mysql).pipe(Context.add(SqlClient.SqlClient, client))
+  })
