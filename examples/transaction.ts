@@ -15,14 +15,11 @@ const transfer = (from: number, to: number, amount: number) =>
     yield* db.execute("UPDATE accounts SET balance = balance + ? WHERE id = ?", [amount, to])
   })
 
-/** Again when the server surely rolled it back; a lost COMMIT has `outcome: "unknown"` and is not repeated. */
+/** Run again, all of it, when the server surely rolled it back; a lost COMMIT has `outcome: "unknown"` and is not. */
 const transferSafely = (from: number, to: number, amount: number) =>
-  Effect.flatMap(Db.Db, (db) => db.transaction(transfer(from, to, amount), { isolation: "SERIALIZABLE" })).pipe(
-    Effect.retry({
-      while: (error) => error._tag === "DeadlockError" || (error._tag === "ConnectionLost" && error.isRetryable),
-      schedule: Recovery.fullJitter({ base: "20 millis", cap: "1 second" }),
-      times: 5
-    })
+  Effect.flatMap(
+    Db.Db,
+    (db) => db.transaction(transfer(from, to, amount), { isolation: "SERIALIZABLE", retry: Recovery.schedule })
   )
 // #endregion
 

@@ -40,7 +40,7 @@ export interface PoolCounters {
   cancelled: number
   /** Connections that broke. */
   lost: number
-  /** Statements run again after their connection was lost. */
+  /** Statements run again after their connection was lost, and transactions run again as a whole. */
   retried: number
 }
 
