@@ -38,7 +38,6 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import type { Pool } from "./ConnectionPool.js"
@@ -200,16 +199,16 @@ class ClientConnection implements Connection {
   }
 }
 
-/** The connection of the transaction that the context names, if it is of this pool. */
-const joined = (
+/** The place of the transaction that the context names, if it is of this pool. */
+const placeIn = (
   fibers: FiberConnection.FiberConnection,
-  fiber: Fiber.RuntimeFiber<unknown, unknown>
-): ClientConnection | undefined => {
-  const found = fiber.currentContext.unsafeMap.get(SqlClient.TransactionConnection.key) as
+  context: Context.Context<never>
+): FiberConnection.Place | undefined => {
+  const found = context.unsafeMap.get(SqlClient.TransactionConnection.key) as
     | Context.Tag.Service<typeof SqlClient.TransactionConnection>
     | undefined
   const connection = found?.[0]
-  return connection instanceof ClientConnection && connection.fibers === fibers ? connection : undefined
+  return connection instanceof ClientConnection && connection.fibers === fibers ? connection.place : undefined
 }
 
 /** What has failed inside of a transaction, as against the transaction itself. */
@@ -233,12 +232,8 @@ const makeWithTransaction = (
           Effect.provideService(effect, Tracer.ParentSpan, span),
           (error) => new Inside(error)
         )
-        const run = Transaction.run(fibers, body)
-        // a batch of a resolver runs in a fiber that knows the transaction by this tag alone
-        const place = joined(fibers, fiber)?.place
-        const nested = (place ?? fibers.placeOf(fiber))?.transaction !== undefined
-        const here = place === undefined || place === fibers.placeOf(fiber) ? run : fibers.at(place, run)
-        return here.pipe(
+        const nested = fibers.placeOf(fiber)?.transaction !== undefined
+        return Transaction.run(fibers, body).pipe(
           Effect.onExit((exit) =>
             Effect.sync(() => {
               const end = Exit.isFailure(exit) ? "rollback" : nested ? "savepoint" : "commit"
@@ -271,21 +266,28 @@ const attributesOf = (
 export const make = (
   pool: Pool,
   options: ClientOptions = {}
-): Effect.Effect<SqlClient.SqlClient, never, Reactivity.Reactivity> =>
+): Effect.Effect<SqlClient.SqlClient, never, Reactivity.Reactivity> => makeWith(pool, options, {})
+
+/** `more` is what this client and the one without transformations have besides. */
+const makeWith = <More extends object>(
+  pool: Pool,
+  options: ClientOptions,
+  more: More
+): Effect.Effect<SqlClient.SqlClient & More, never, Reactivity.Reactivity> =>
   Effect.map(Reactivity.Reactivity, (reactivity) => {
     const fibers = FiberConnection.make(pool)
-    fibers.announce((place) =>
-      place.transaction === undefined
-        ? Context.empty()
-        : Context.make(SqlClient.TransactionConnection, [
-          new ClientConnection(fibers, place),
-          place.transaction.depth
-        ]) as Context.Context<never>
-    )
-    const own = new ClientConnection(fibers, undefined)
-    const acquirer: Connection.Acquirer = Effect.withFiberRuntime((fiber) =>
-      Effect.succeed(joined(fibers, fiber) ?? own)
-    )
+    // a batch of a resolver runs in a fiber that knows the transaction by this tag alone
+    fibers.announce({
+      context: (place) =>
+        place.transaction === undefined
+          ? Context.empty()
+          : Context.make(SqlClient.TransactionConnection, [
+            new ClientConnection(fibers, place),
+            place.transaction.depth
+          ]) as Context.Context<never>,
+      find: (context) => placeIn(fibers, context)
+    })
+    const acquirer: Connection.Acquirer = Effect.succeed(new ClientConnection(fibers, undefined))
     const { transformQueryNames, transformResultNames } = options
     const compiler = pool.driver.dialect === "mysql"
       ? makeCompiler(transformQueryNames)
@@ -299,6 +301,7 @@ export const make = (
       onSuccess: (lease) => new ClientConnection(fibers, { lease, transaction: undefined })
     })
     const rest = {
+      ...more,
       [SqlClient.TypeId]: SqlClient.TypeId,
       withTransaction: makeWithTransaction(fibers, attributes),
       reserve,
@@ -308,8 +311,8 @@ export const make = (
     const finish = (
       constructor: Statement.Constructor,
       withoutTransforms?: () => SqlClient.SqlClient
-    ): SqlClient.SqlClient => {
-      const client = Object.assign(constructor, rest) as unknown as SqlClient.SqlClient
+    ): SqlClient.SqlClient & More => {
+      const client = Object.assign(constructor, rest) as unknown as SqlClient.SqlClient & More
       return Object.assign(client, { safe: client, withoutTransforms: withoutTransforms ?? (() => client) })
     }
     const plain = (): SqlClient.SqlClient =>
@@ -359,7 +362,7 @@ export const mysqlContext = (
   pool: Pool,
   options: ClientOptions = {}
 ): Effect.Effect<Context.Context<MysqlServices>, never, Reactivity.Reactivity> =>
-  Effect.map(make(pool, options), (client) => {
+  Effect.suspend(() => {
     const { transformQueryNames, transformResultNames, spanAttributes } = options
     const config: MysqlClient["config"] = {
       ...pool.driver.address,
@@ -369,6 +372,8 @@ export const mysqlContext = (
       transformQueryNames,
       transformResultNames
     }
-    const mysql: MysqlClient = Object.assign(client, { [MysqlTypeId]: MysqlTypeId, config } as const)
-    return Context.make(MysqlClient, mysql).pipe(Context.add(SqlClient.SqlClient, client))
+    return Effect.map(
+      makeWith(pool, options, { [MysqlTypeId]: MysqlTypeId, config } as const),
+      (client) => Context.make(MysqlClient, client).pipe(Context.add(SqlClient.SqlClient, client))
+    )
   })

@@ -87,6 +87,12 @@ export interface Place {
   readonly transaction: TransactionScope | undefined
 }
 
+/** @internal How a place is told to code that knows nothing of places. */
+export interface Announcement {
+  readonly context: (place: Place) => Context.Context<never>
+  readonly find: (context: Context.Context<never>) => Place | undefined
+}
+
 /**
  * Rows as they come, each with the names of its columns.
  *
@@ -107,8 +113,13 @@ export interface FiberConnection {
   readonly placeOf: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => Place | undefined
   /** @internal Runs the effect, and what it forks, at the place. */
   readonly at: <A, E, R>(place: Place, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  /** @internal Has {@link at} add to the context what others look for there. One and the same for all who say so. */
-  readonly announce: (context: (place: Place) => Context.Context<never>) => void
+  /**
+   * @internal Has {@link at} add to the context what others look for there, and {@link placeOf} look for it too, since others
+   * hand on only what they know. The first to say so is heard.
+   */
+  readonly announce: (announcement: Announcement) => void
+  /** @internal Whether the fiber has something on its connection, or shares one, that another connection would not have. */
+  readonly isBound: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => boolean
   /**
    * Runs a statement on the connection of the session around it, else on the fiber's own, which is taken from the pool
    * if the fiber has none. A lost connection is replaced and the statement run again when `Recovery` allows it.
@@ -149,7 +160,7 @@ class FiberConnectionImpl implements FiberConnection {
   // of this pool alone: another pool's session or transaction is none of its business
   readonly #place: Context.Tag<Place, Place>
   readonly #rollback: Statement
-  #announced: ((place: Place) => Context.Context<never>) | undefined
+  #announcement: Announcement | undefined
 
   constructor(readonly pool: Pool) {
     this.#place = Context.GenericTag<Place>(`effect-sql-pool/Place/${instances++}`)
@@ -214,13 +225,13 @@ class FiberConnectionImpl implements FiberConnection {
   }
 
   readonly openAt: FiberConnection["openAt"] = ({ lease, transaction }, statement, scope) => {
+    const refused = transaction && endsByHand(statement)
+    if (refused !== undefined) return refused
     const turn = transaction === undefined ? undefined : { section: transaction }
+    const open = firstChunk(lease, statement, scope, turn)
     return statement.traits.readsPrevious
-      ? Effect.zipRight(
-        checkPrevious(this.pool.driver, lease, statement, turn),
-        firstChunk(lease, statement, scope, turn)
-      )
-      : firstChunk(lease, statement, scope, turn)
+      ? Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), open)
+      : open
   }
 
   readonly streamAt: FiberConnection["streamAt"] = (place, statement) =>
@@ -229,16 +240,23 @@ class FiberConnectionImpl implements FiberConnection {
       rowsOf
     ))
 
-  readonly placeOf: FiberConnection["placeOf"] = (fiber) =>
-    fiber.currentContext.unsafeMap.get(this.#place.key) as Place | undefined
+  readonly placeOf: FiberConnection["placeOf"] = ({ currentContext }) =>
+    this.#announcement?.find(currentContext) ?? (currentContext.unsafeMap.get(this.#place.key) as Place | undefined)
+
+  readonly isBound: FiberConnection["isBound"] = (fiber) => {
+    if (this.placeOf(fiber) !== undefined) return true
+    const lease = recordOf(fiber)?.leases.get(this.pool)
+    const session = lease?.connection?.session()
+    return (session !== undefined && session !== "clean") || isUntold(lease)
+  }
 
   readonly at: FiberConnection["at"] = (place, effect) => {
     const here = Effect.provideService(effect, this.#place, place)
-    return this.#announced === undefined ? here : Effect.provide(here, this.#announced(place))
+    return this.#announcement === undefined ? here : Effect.provide(here, this.#announcement.context(place))
   }
 
-  readonly announce: FiberConnection["announce"] = (context) => {
-    this.#announced ??= context
+  readonly announce: FiberConnection["announce"] = (announcement) => {
+    this.#announcement ??= announcement
   }
 
   #statement(sql: string): Statement {
@@ -417,10 +435,14 @@ class FiberConnectionImpl implements FiberConnection {
   }
 }
 
+/** Whether what the lease's session held is lost, and its fiber has not been told. */
+const isUntold = (lease: Lease | undefined): boolean =>
+  lease?.state._tag === "Ended" && lease.state.end._tag === "Lost" && lease.state.end.held !== "clean" && !lease.told
+
 /** The loss of what a session held, of which its fiber has not been told yet; it is told once. */
 const untold = (lease: Lease | undefined, statement?: string): ConnectionLost | undefined => {
   const end = lease?.state._tag === "Ended" ? lease.state.end : undefined
-  if (lease === undefined || end?._tag !== "Lost" || end.held === "clean" || lease.told) return undefined
+  if (lease === undefined || end?._tag !== "Lost" || !isUntold(lease)) return undefined
   lease.told = true
   const reason = `what the fiber's session held is gone with it: ${end.error.message}`
   return new ConnectionLost({ outcome: "rolled back", reason, statement })

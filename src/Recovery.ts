@@ -33,15 +33,16 @@ export const mayRetry = (error: DbError, statement: Statement, declaredIdempoten
     case "ConnectionLost":
       return error.outcome !== "unknown" || declaredIdempotent || statement.traits.plainRead
     case "ReadOnlyError":
-      return true
+      // of several statements, those before the refused one have been executed
+      return statement.traits.statements === 1 && statement.traits.verb !== "CALL"
     default:
       return false
   }
 }
 
 /**
- * Whether a transaction that failed with this error surely changed nothing and may fare better when the whole of it is run
- * again: a deadlock, a lock wait, a serialization failure, a read-only server, a connection lost before COMMIT was sent.
+ * Whether a transaction that failed with this error may fare better when the whole of it is run again, and surely changed
+ * nothing, unless a statement inside has committed by itself: a deadlock, a lock wait, a serialization failure, a read-only server, a connection lost before COMMIT was sent.
  *
  * @since 0.1.0
  * @category predicates

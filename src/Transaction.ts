@@ -32,8 +32,8 @@ export interface TransactionOptions {
   readonly readOnly?: boolean | undefined
   /**
    * When to run the whole of it again after what `Recovery.mayRetryTransaction` names: a deadlock, a lock wait, a
-   * connection that was lost before COMMIT was sent. Then the effect must do nothing that may not be done twice. Default:
-   * never; `Recovery.schedule` is one with full jitter. Of a nested transaction it is the outermost's that counts, since
+   * connection that was lost before COMMIT was sent. Then the effect must do nothing that may not be done twice. Not after a
+   * statement that may have committed by itself, such as CREATE TABLE or CALL on MySQL. Default: never; `Recovery.schedule` is one with full jitter. Of a nested transaction it is the outermost's that counts, since
    * the server undoes all of it.
    */
   readonly retry?: Schedule.Schedule<unknown, DbError> | undefined
@@ -64,11 +64,12 @@ export const run = <A, E, R>(
     if (place?.transaction !== undefined) return nested(fibers, place.lease, place.transaction, effect, options)
     return options.retry === undefined
       ? once(fibers, effect, options, wholeOf(options))
-      : repeatedly(fibers, effect, options, options.retry, place !== undefined)
+      : repeatedly(fibers, effect, options, options.retry, fibers.isBound(fiber))
   })
 
 const wholeOf = ({ isolation, readOnly = false }: TransactionOptions): TransactionWhole => ({
   aborted: undefined,
+  committed: false,
   nextSavepoint: 1,
   isolation,
   readOnly
@@ -80,15 +81,15 @@ const repeatedly = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   options: TransactionOptions,
   schedule: Schedule.Schedule<unknown, DbError>,
-  inSession: boolean
+  isBound: boolean
 ): Effect.Effect<A, E | DbError, R> =>
   Effect.flatMap(Schedule.driver(schedule), (driver) => {
     const attempt: Effect.Effect<A, E | DbError, R> = Effect.suspend(() => {
       const whole = wholeOf(options)
       return Effect.catchAllCause(once(fibers, effect, options, whole), (cause) => {
         const failure = passing(cause, whole)
-        // a session does not outlive its connection
-        if (failure === undefined || (inSession && Recovery.isStale(failure))) return Effect.failCause(cause)
+        // what the session around it, or the fiber, had on the connection is gone with it, and would be missing
+        if (failure === undefined || (isBound && Recovery.isStale(failure))) return Effect.failCause(cause)
         return Effect.matchEffect(driver.next(failure), {
           onFailure: () => Effect.failCause(cause),
           onSuccess: () => {
@@ -102,8 +103,8 @@ const repeatedly = <A, E, R>(
   })
 
 /** The database's failure that ended the transaction and need not come again; user code may have wrapped it, or died of it. */
-const passing = (cause: Cause.Cause<unknown>, { aborted }: TransactionWhole): DbError | undefined => {
-  if (Cause.isInterrupted(cause)) return undefined
+const passing = (cause: Cause.Cause<unknown>, { aborted, committed }: TransactionWhole): DbError | undefined => {
+  if (committed || Cause.isInterruptedOnly(cause)) return undefined
   const errors = [...Cause.failures(cause), ...Cause.defects(cause), aborted]
   return errors.map(DbErrors.find).find((error) => error !== undefined && Recovery.mayRetryTransaction(error))
 }

@@ -23,6 +23,7 @@ import {
   type LeaseKind,
   type LeaseState,
   noHistory,
+  noteFate,
   type OpenCursor,
   outside,
   refusal,
@@ -67,11 +68,12 @@ const waiting: LeaseState = { _tag: "Waiting" }
 interface Open {
   active: boolean
   asked: boolean
-  noteAbort: NoteAbort | undefined
+  readonly turn: Turn
+  note: Note | undefined
 }
 
 /** What is made of a statement's answer in a transaction, besides giving it. */
-type NoteAbort = (exit: Exit.Exit<unknown, DbError>) => void
+type Note = (exit: Exit.Exit<unknown, DbError>) => void
 
 /** @internal */
 export class Lease {
@@ -170,7 +172,7 @@ export class Lease {
 
   /** Gives the connection to the section around the one on top, when there is nothing to send for that. */
   leave(section: Section): void {
-    if (this.#turns !== undefined) this.#turns.section = section.parent
+    this.#turns?.pop(section)
     if (this.state._tag === "Ready") this.#next()
   }
 
@@ -223,9 +225,9 @@ export class Lease {
   run(statement: Statement, turn: Turn = outside): Effect.Effect<Result, DbError> {
     return this.#exclusive<Result>(statement, turn, running, (connection, done) => {
       if (turn.enters !== undefined) this.#sections.section = turn.enters
-      const noteAbort = this.#abortOf(turn)
+      const note = this.#fateOf(statement, turn)
       connection.run(statement, (exit) => {
-        noteAbort?.(exit)
+        note?.(exit)
         const held = this.#member?.connection.session()
         const answer = held === "transaction" ? toldOutcome(statement, turn, exit) : exit
         this.history = remember(this.history, statement, exit)
@@ -233,7 +235,7 @@ export class Lease {
           // one that was interrupted may have been done: then its section has to undo it
           this.#sections.section = turn.section
         }
-        if (turn.leaves === true && Exit.isSuccess(exit)) this.#sections.section = turn.section?.parent
+        if (turn.leaves === true && Exit.isSuccess(exit) && turn.section !== undefined) this.#sections.pop(turn.section)
         this.#answered(exit, turn.holds)
         done(answer)
       })
@@ -243,7 +245,7 @@ export class Lease {
   /** A cursor over the statement's rows, for as long as the scope; ending it early stops the statement on the server. */
   cursor(statement: Statement, turn: Turn = outside): Effect.Effect<OpenCursor, DbError, Scope.Scope> {
     return Effect.suspend(() => {
-      const open: Open = { active: false, asked: false, noteAbort: undefined }
+      const open: Open = { active: false, asked: false, turn, note: undefined }
       // the finalizer comes first: nothing can be lost between the start of the cursor and its registration
       return Effect.zipRight(
         Effect.addFinalizer(() =>
@@ -254,7 +256,7 @@ export class Lease {
         Effect.map(
           this.#exclusive<Cursor>(statement, turn, streaming, (connection, done) => {
             open.active = true
-            open.noteAbort = this.#abortOf(turn)
+            open.note = this.#fateOf(statement, turn)
             done(Exit.succeed(connection.stream(statement)))
           }),
           (cursor) => ({ columns: cursor.columns, pull: this.#pull(statement, cursor, open) })
@@ -271,6 +273,8 @@ export class Lease {
     const slot = this.#slot
     const { state } = this
     if ((state._tag !== "Ready" && state._tag !== "Stopping") || slot === undefined) return false
+    // no state goes with it, so that there is nothing to hand over
+    if (this.#doomed && this.#member?.connection.session() === "clean") return false
     this.state = { _tag: "Ended", end: { _tag: "Released", by: "the end of its session" } }
     heir.#slot = slot
     heir.#member = this.#member
@@ -307,10 +311,10 @@ export class Lease {
       const fail = (exit: Exit.Exit<never, DbError>): void => resume(Exit.mapError(exit, Option.some))
       if (!open.active) return resume(Exit.fail(Option.none()))
       // a stream whose connection was taken from it, or that was interrupted while it read, must not look complete
-      if (this.state._tag !== "Streaming" || open.asked) return fail(this.#refusal(statement))
+      if (this.state._tag !== "Streaming" || open.asked) return fail(this.#refusal(statement, open.turn))
       open.asked = true
       cursor.next((exit) => {
-        open.noteAbort?.(exit)
+        open.note?.(exit)
         const streaming = this.state._tag === "Streaming"
         if (streaming && Exit.isSuccess(exit) && exit.value.length > 0) {
           open.asked = false
@@ -320,7 +324,7 @@ export class Lease {
         this.#answered(exit)
         if (Exit.isFailure(exit)) fail(Exit.failCause(exit.cause))
         else if (streaming) resume(Exit.fail(Option.none()))
-        else fail(this.#refusal(statement))
+        else fail(this.#refusal(statement, open.turn))
       })
       return Effect.sync(() => this.#interrupted())
     })
@@ -348,7 +352,7 @@ export class Lease {
         waiting = undefined
         stopWaiting?.()
         const connection = this.connection
-        if (this.state._tag !== "Ready" || connection === undefined) return settle(this.#refusal(statement))
+        if (this.state._tag !== "Ready" || connection === undefined) return settle(this.#refusal(statement, turn))
         const refused = sectionRefusal(turn, statement)
         if (refused !== undefined) {
           settle(Exit.fail(refused))
@@ -384,14 +388,11 @@ export class Lease {
     })
   }
 
-  /** Notices when the server answers a statement of a transaction by undoing all of that, as it does for a deadlock. */
-  #abortOf({ section }: Turn): NoteAbort | undefined {
+  /** What the answer means for the transaction that the statement runs in, if it runs in one. */
+  #fateOf(statement: Statement, { final, section }: Turn): Note | undefined {
     const connection = this.#member?.connection
-    if (section === undefined || connection?.session() !== "transaction") return undefined
-    return (exit) => {
-      if (Exit.isSuccess(exit) || exit.cause._tag !== "Fail") return
-      if (connection.isOpen() && connection.session() !== "transaction") section.whole.aborted ??= exit.cause.error
-    }
+    if (section === undefined || final !== undefined || connection?.session() !== "transaction") return undefined
+    return (exit) => noteFate(section.whole, statement, exit, connection.isOpen(), connection.session())
   }
 
   #mustWait({ section }: Turn): boolean {
@@ -400,9 +401,9 @@ export class Lease {
     return tag === "Ready" && (this.#advancing || (this.#turns !== undefined && !this.#turns.mayStart(section)))
   }
 
-  #refusal(statement: Statement): Exit.Exit<never, DbError> {
+  #refusal(statement: Statement, turn: Turn): Exit.Exit<never, DbError> {
     if (this.state._tag === "Ended" && this.state.end._tag === "Lost") this.told = true
-    return refusal(this.kind, this.state, statement)
+    return refusal(this.kind, this.state, statement, turn)
   }
 
   /** A statement or cursor has come to its end, whichever. */

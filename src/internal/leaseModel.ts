@@ -11,11 +11,12 @@ import {
   ConnectionBusy,
   ConnectionLost,
   type DbError,
+  type Outcome,
   SessionEnded,
   TransactionAborted
 } from "../DbError.js"
 import type { Result, Row, SessionState, Statement } from "../Driver.js"
-import type { Section } from "./turns.js"
+import type { Section, Whole } from "./turns.js"
 
 /** @internal For what a connection is borrowed. */
 export type LeaseKind = "fiber" | "connection" | "session" | "stream"
@@ -83,8 +84,6 @@ export interface History {
 export const noHistory: History = { statements: 0, wrote: false, insertIds: [] }
 const writing = new Set(["INSERT", "REPLACE", "UPDATE", "DELETE"])
 const mostInsertIds = 16
-/** Statements that commit nothing, whatever becomes of them. */
-const neverCommits = new Set("SELECT INSERT UPDATE DELETE REPLACE WITH VALUES TABLE SHOW SAVEPOINT RELEASE".split(" "))
 
 /** @internal The history with one more statement. */
 export const remember = (
@@ -107,6 +106,12 @@ const generatedIds = ({ all, insertId }: Result): ReadonlyArray<number | bigint>
     : all.map((result) => result.insertId).filter((id) => id !== 0).reverse()
 
 /**
+ * What is known of a transaction whose connection broke: it went with the connection, unless something inside has
+ * committed.
+ */
+const outcomeInside = ({ section }: Turn): Outcome => section?.whole.committed === true ? "unknown" : "rolled back"
+
+/**
  * @internal What is said of a statement whose connection broke while a transaction was open: that went with it, unless
  * this statement was one that may have committed.
  */
@@ -118,8 +123,28 @@ export const toldOutcome = (
   if (Exit.isSuccess(exit) || exit.cause._tag !== "Fail" || exit.cause.error._tag !== "ConnectionLost") return exit
   const { code, errno, outcome, reason, sqlState } = exit.cause.error
   const commits = turn.final === "commit" && turn.section?.parent === undefined
-  if (outcome === "unknown" && (commits || !neverCommits.has(traits.verb))) return exit
-  return Exit.fail(new ConnectionLost({ outcome: "rolled back", reason, statement: sql, code, errno, sqlState }))
+  if (outcome === "unknown" && (commits || traits.mayCommit !== "never")) return exit
+  const told = outcomeInside(turn)
+  return Exit.fail(new ConnectionLost({ outcome: told, reason, statement: sql, code, errno, sqlState }))
+}
+
+/**
+ * @internal What the answer to a statement in a transaction means for the whole of it: whether the server has undone it, as
+ * for a deadlock, or a statement that commits by itself has ended it.
+ */
+export const noteFate = (
+  whole: Whole,
+  { traits }: Statement,
+  exit: Exit.Exit<unknown, DbError>,
+  isOpen: boolean,
+  session: SessionState
+): void => {
+  const failure = Exit.isFailure(exit) && exit.cause._tag === "Fail" ? exit.cause.error : undefined
+  if (traits.mayCommit === "unseen" || (!isOpen && traits.mayCommit !== "never")) whole.committed = true
+  else if (isOpen && session !== "transaction") {
+    if (failure !== undefined && traits.mayCommit === "never") whole.aborted ??= failure
+    else whole.committed = true
+  }
 }
 
 /** @internal Why a statement cannot run in its section (any more), if it cannot. */
@@ -134,7 +159,8 @@ export const sectionRefusal = ({ final, section }: Turn, { sql }: Statement): Db
 export const refusal = (
   kind: LeaseKind,
   state: LeaseState,
-  statement: Statement
+  statement: Statement,
+  turn: Turn = outside
 ): Exit.Exit<never, DbError> => {
   if (state._tag === "Streaming" && kind !== "stream") {
     return Exit.fail(new ConnectionBusy({ statement: statement.sql }))
@@ -149,7 +175,9 @@ export const refusal = (
     case "Lost":
       return Exit.fail(
         new ConnectionLost({
-          outcome: state.end.held === "transaction" ? "rolled back" : "not executed",
+          outcome: state.end.held === "transaction" || turn.section?.whole.committed === true
+            ? outcomeInside(turn)
+            : "not executed",
           reason: `it broke before this statement: ${state.end.error.message}`,
           statement: statement.sql
         })

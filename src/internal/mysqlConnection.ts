@@ -23,6 +23,7 @@ import type { Pipeline, RawCallback, RawConnection, RawQuery } from "./mysqlProt
 import { SessionTracker } from "./mysqlSession.js"
 import { runStatement, streamStatement } from "./mysqlStatement.js"
 import type { Host, Operation, UnpreparableTexts } from "./mysqlStatement.js"
+import type { StatementTraits } from "./sessionState.js"
 
 /**
  * What the connections of one driver have in common.
@@ -77,7 +78,9 @@ export class MysqlConnection implements SideConnection {
       write: (statement) =>
         writeStatement(statement, {
           offsetMillis: shared.settings.offsetMillis,
-          plain: this.tracker.backslashEscapes && raw.config.charsetNumber === this.charsetNumber
+          // several statements may change it on the way
+          plain: this.tracker.backslashEscapes && raw.config.charsetNumber === this.charsetNumber &&
+            (statement.traits.statements === 1 || !statement.traits.changesSession)
         }),
       severalStatements: shared.settings.severalStatements,
       makeQuery: (sql, done) => shared.makeQuery(raw, sql, done),
@@ -102,13 +105,13 @@ export class MysqlConnection implements SideConnection {
   }
 
   run(statement: Statement, done: (result: Exit.Exit<Result, DbError>) => void): void {
-    const operation = this.begin(statement.sql, (error) => done(Exit.fail(error)))
+    const operation = this.begin(statement.sql, (error) => done(Exit.fail(error)), undefined, statement.traits)
     if (operation !== undefined) runStatement(this.host, operation, statement, done)
   }
 
   stream(statement: Statement): Cursor {
     const cursor = new RowCursor(this.raw)
-    const operation = this.begin(statement.sql, (error) => cursor.finish(error), () => cursor.drain())
+    const operation = this.begin(statement.sql, (error) => cursor.finish(error), () => cursor.drain(), statement.traits)
     if (operation !== undefined) streamStatement(this.host, operation, statement, cursor)
     return cursor
   }
@@ -184,8 +187,13 @@ export class MysqlConnection implements SideConnection {
   }
 
   /** Answers with a failure at once, and `undefined`, when there is nothing to run on. */
-  private begin(statement: string, fail: (error: DbError) => void, drain = (): void => {}): Operation | undefined {
-    const operation: Operation = { statement, fail, drain, ended: [], phase: "unsent", cancelled: false }
+  private begin(
+    statement: string,
+    fail: (error: DbError) => void,
+    drain = (): void => {},
+    traits?: StatementTraits
+  ): Operation | undefined {
+    const operation: Operation = { statement, traits, fail, drain, ended: [], phase: "unsent", cancelled: false }
     this.operation = operation
     if (this.isOpen()) return operation
     this.shut()
@@ -203,17 +211,22 @@ export class MysqlConnection implements SideConnection {
   private fail(operation: Operation, error: MysqlError, statement = operation.statement): void {
     const { flavour } = this.peer
     const { readOnlyAsked } = this.tracker
-    const failure = statementFailure(error, { flavour, phase: operation.phase, statement, readOnlyAsked })
+    const { phase, traits } = operation
+    const several = traits !== undefined && (traits.statements > 1 || traits.mayCommit === "unseen")
+    const failure = statementFailure(error, { flavour, phase, statement, readOnlyAsked, several })
     const ends = endsConnection(failure)
     if (ends || failure._tag === "ConnectionLost") this.shut()
-    if (this.isOpen() && this.tracker.state() === "transaction" && mayRollBack(failure)) {
-      return this.learnFate(operation, failure)
-    }
+    const inDoubt = several || (this.tracker.state() === "transaction" &&
+      (mayRollBack(failure) || traits?.mayCommit !== "never"))
+    if (this.isOpen() && phase !== "unsent" && inDoubt) return this.learnFate(operation, failure)
     this.finish(operation, () => operation.fail(failure))
     if (ends) this.lostIdle(error)
   }
 
-  /** A refusal does not say whether the whole transaction is gone with the statement, as after a deadlock. */
+  /**
+   * A refusal does not say whether a transaction is open after it: a deadlock has undone the whole, ALTER TABLE has committed
+   * it before it was refused, and of several statements one may have begun it.
+   */
   private learnFate(operation: Operation, failure: DbError): void {
     const give = (): void => this.finish(operation, () => operation.fail(failure))
     askStatus(this.raw, (status) => {

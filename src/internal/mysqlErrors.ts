@@ -45,6 +45,8 @@ export interface StatementContext {
   readonly statement: string
   /** The user opened this transaction as READ ONLY, so that a refused write is no sign of a failover. */
   readonly readOnlyAsked?: boolean | undefined
+  /** It is several statements, or calls such: those before the refused one have been executed. */
+  readonly several?: boolean | undefined
 }
 
 /** The server surely did not run the statement, or may have; either way this connection is of no use any more. */
@@ -159,7 +161,7 @@ export const statementFailure = (
   const { code, errno, sqlState } = factsOf(error)
   const { phase, statement } = context
   if (typeof meaning === "string") {
-    const ran = meaning === "lost" && phase === "sent"
+    const ran = phase === "sent" && (meaning === "lost" || (context.several === true && errno !== undefined))
     return new Errors.ConnectionLost({
       outcome: ran ? "unknown" : "not executed",
       reason: reasonOf(error),

@@ -51,7 +51,9 @@ const sideStatement = (sql: string): Statement => ({
     readsPrevious: false,
     readsInsertId: false,
     statements: 1,
-    transaction: undefined
+    transaction: undefined,
+    mayCommit: "never",
+    readsOwnInsertId: false
   }
 })
 

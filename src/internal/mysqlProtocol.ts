@@ -69,6 +69,9 @@ export interface RawCommand {
 
 /** @internal */
 export interface RawQuery extends RawCommand {
+  /** What reads the next packet; {@link resultsetHeader} at the beginning of a result. */
+  readonly next: unknown
+  readonly resultsetHeader: unknown
   readonly on: {
     (event: "fields", listener: (fields: ReadonlyArray<RawField> | undefined) => void): void
     (event: "result", listener: (value: RawOk | Array<unknown>) => void): void
@@ -258,8 +261,8 @@ export interface RowsEnd {
   warnings: number
 }
 
-/** @internal */
-export const watchRowsEnd = (command: RawCommand): RowsEnd => {
+/** @internal `each` hears of the end of each result's rows. */
+export const watchRowsEnd = (command: RawCommand, each?: (status: number) => void): RowsEnd => {
   const end: RowsEnd = { status: 0, warnings: 0 }
   const execute = command.execute
   command.execute = (packet, connection) => {
@@ -267,6 +270,7 @@ export const watchRowsEnd = (command: RawCommand): RowsEnd => {
       // Of several results each tells of itself; whether one of them changed the session must not be lost.
       end.status = packet.eofStatusFlags() | (end.status & stateChanged)
       end.warnings = packet.eofWarningCount()
+      each?.(packet.eofStatusFlags())
     }
     return execute.call(command, packet, connection)
   }
@@ -290,6 +294,13 @@ const forbidSeveral = frame(0x1b, Uint8Array.of(1, 0))
 /**
  * A query between two options, in one round trip: the server takes several statements for this one text and for no other.
  */
+const stoppedBetween: MysqlError = {
+  message: "Query execution was interrupted",
+  code: "ER_QUERY_INTERRUPTED",
+  errno: 1317,
+  sqlState: "70100"
+}
+
 class SeveralStatements implements RawCommand {
   private expecting: "allowed" | "reply" | "forbidden" = "allowed"
   private replySequence = 1
@@ -315,6 +326,12 @@ class SeveralStatements implements RawCommand {
         connection.sequenceId = this.replySequence
         return false
       case "reply":
+        // No result begins like this. MariaDB, stopped by KILL QUERY between two of them, announces one more and sends none:
+        // this is the answer to what comes after the query.
+        if (packet.isEOF() && this.query.next === this.query.resultsetHeader) {
+          this.query.onResult?.(stoppedBetween)
+          return true
+        }
         if (!this.query.execute(packet, connection)) return false
         this.expecting = "forbidden"
         connection.sequenceId = 1
@@ -334,7 +351,7 @@ export const runSeveral = (connection: RawConnection, query: RawQuery): void =>
 const statusQuestion: Pipeline = { bytes: frame(0x0e, ""), names: ["COM_PING"] }
 
 /**
- * Asks for the status flags, which a refusal does not carry, and leaves the diagnostics of the last statement alone.
+ * Asks for the status flags, which a refusal does not carry, and leaves the warnings of the last statement alone.
  *
  * @internal
  */

@@ -57,14 +57,15 @@ const readSeveral = (
 }
 
 /**
- * Of one result `fields` are its columns, or `undefined` without rows; of several there is one entry for each.
+ * Of one result `fields` are its columns, or `undefined` without rows; of several there is one entry for each. The first
+ * `own` of those are the driver's and left out.
  *
  * @internal
  */
-export const readReply = (result: unknown, fields: unknown, end: RowsEnd, reading: Reading): Reply => {
+export const readReply = (result: unknown, fields: unknown, end: RowsEnd, reading: Reading, own = 0): Reply => {
   if (fields === undefined) return { result: okResult(result as RawOk), oks: [result as RawOk], hasRows: false }
   const single = !(Array.isArray(fields) && (fields[0] === undefined || Array.isArray(fields[0])))
-  return single
-    ? { result: rowsResult(result, fields as Fields, end.warnings, reading), oks: [], hasRows: true }
-    : readSeveral(result as ReadonlyArray<unknown>, fields as ReadonlyArray<Fields | undefined>, end, reading)
+  if (single) return { result: rowsResult(result, fields as Fields, end.warnings, reading), oks: [], hasRows: true }
+  const results = result as ReadonlyArray<unknown>
+  return readSeveral(results.slice(own), (fields as ReadonlyArray<Fields | undefined>).slice(own), end, reading)
 }

@@ -17,6 +17,7 @@ import { type Fields, readReply } from "./mysqlReply.js"
 import { columnNames, rowConverter } from "./mysqlRows.js"
 import type { Reading, RowConverter } from "./mysqlRows.js"
 import type { SessionTracker } from "./mysqlSession.js"
+import type { StatementTraits } from "./sessionState.js"
 
 /**
  * What runs on a connection.
@@ -25,6 +26,8 @@ import type { SessionTracker } from "./mysqlSession.js"
  */
 export interface Operation {
   readonly statement: string
+  /** Nothing for what is no statement of a borrower. */
+  readonly traits: StatementTraits | undefined
   readonly fail: (error: DbError) => void
   /** Reads and drops the rows that nobody wants any more. */
   readonly drain: () => void
@@ -57,6 +60,7 @@ const notPreparable = 1295
 const tooManyStatements = 1461
 const staleStatements: ReadonlySet<number | undefined> = new Set([1243, 1615])
 const mostUnpreparable = 500
+const forgetId = "DO LAST_INSERT_ID(0)"
 // MySQL refuses to prepare most of these, and preparing the others would cost a round trip for nothing.
 const textVerbs: ReadonlySet<string> = new Set(
   ("BEGIN START COMMIT ROLLBACK SAVEPOINT RELEASE XA SET USE LOCK UNLOCK PREPARE EXECUTE DEALLOCATE LOAD HANDLER KILL")
@@ -153,8 +157,14 @@ abstract class Execution {
 
   private sendWritten(): void {
     const written = this.host.write(this.statement)
-    if (Either.isRight(written)) this.sendText(written.right)
-    else this.giveUp(written.left)
+    if (Either.isLeft(written)) return this.giveUp(written.left)
+    this.sendText(this.forgetsId ? `${forgetId}; ${written.right}` : written.right)
+  }
+
+  /** Another borrower's id is not to be found where the text's own INSERT generates none. */
+  protected get forgetsId(): boolean {
+    const { traits, unprepared } = this.statement
+    return unprepared === true && traits.readsOwnInsertId && this.host.severalStatements
   }
 
   private giveUp(error: DbError): void {
@@ -196,17 +206,28 @@ class RunExecution extends Execution {
 
   protected started(send: Send): void {
     const { host, operation, statement } = this
+    // of several results each is heard of in its turn, for one that is refused ends them
+    const several = mayGiveSeveral(statement)
     const command = send((error, result, fields) => {
       if (!this.isRunning) return
       if (error !== null) return this.refused(error)
-      const reply = readReply(result, fields, end, this.reading)
-      if (reply.hasRows) host.tracker.rowsEnded(end.status)
-      for (const ok of reply.oks) host.tracker.okReceived(statement, ok)
+      const reply = readReply(result, fields, end, this.reading, this.forgetsId ? 1 : 0)
+      if (!several) {
+        if (reply.hasRows) host.tracker.rowsEnded(end.status)
+        for (const ok of reply.oks) host.tracker.okReceived(statement, ok)
+      }
       host.finish(operation, () => this.done(Exit.succeed(reply.result)))
     })
-    const end = watchRowsEnd(command)
+    const end = watchRowsEnd(command, several ? (status) => host.tracker.rowsEnded(status) : undefined)
+    if (several) {
+      command.on("result", (value) => {
+        if (!Array.isArray(value) && this.isRunning) host.tracker.okReceived(statement, value)
+      })
+    }
   }
 }
+
+const mayGiveSeveral = ({ traits }: Statement): boolean => traits.statements > 1 || traits.mayCommit === "unseen"
 
 class StreamExecution extends Execution {
   private choice: Fields | undefined

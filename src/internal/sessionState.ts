@@ -49,6 +49,13 @@ export interface StatementTraits {
   readonly statements: number
   /** Of several statements, what the last one that begins or ends a transaction does. */
   readonly transaction: "begin" | "end" | undefined
+  /**
+   * Whether it may end the transaction it runs in, as CREATE TABLE does on MySQL: never, as the server's status after it
+   * tells, or so that no status tells, since another has been begun behind it.
+   */
+  readonly mayCommit: "never" | "seen" | "unseen"
+  /** Reads the id that an INSERT in the same text has generated; of an earlier one if that generates none. */
+  readonly readsOwnInsertId: boolean
 }
 
 interface Finding {
@@ -283,6 +290,15 @@ const describe = (tokens: Tokens, dialect: Dialect): Finding => {
   return finding
 }
 
+/** Statements that commit nothing, whatever becomes of them. */
+const neverCommits = set("SELECT INSERT UPDATE DELETE REPLACE WITH VALUES TABLE SHOW SAVEPOINT RELEASE")
+const runsAnything = set("CALL EXECUTE")
+
+const mayCommit = (findings: ReadonlyArray<Finding>, doubtful: boolean): StatementTraits["mayCommit"] => {
+  if (!doubtful && findings.every(({ verb }) => neverCommits.has(verb))) return "never"
+  return doubtful || findings.length > 1 || runsAnything.has(findings[0]?.verb ?? "") ? "unseen" : "seen"
+}
+
 const readsInsertId = (findings: ReadonlyArray<Finding>): boolean => {
   const insert = findings.findIndex(({ verb }) => verb === "INSERT" || verb === "REPLACE")
   return findings.some((finding, at) => finding.readsInsertId && (insert < 0 || at <= insert))
@@ -294,6 +310,7 @@ const readsPrevious = (findings: ReadonlyArray<Finding>): boolean =>
 const read = (sql: string, dialect: Dialect): StatementTraits => {
   const { doubtful, tokens } = scan(sql, dialect)
   const findings = split(tokens).map((statement) => describe(statement, dialect))
+  const earlierInsertId = readsInsertId(findings)
   return {
     empty: findings.length === 0 && !doubtful,
     placeholders: tokens.filter((token) => token.kind === "placeholder").length,
@@ -302,8 +319,10 @@ const read = (sql: string, dialect: Dialect): StatementTraits => {
     plainRead: !doubtful && findings.length === 1 && findings[0]?.plain === true,
     changesSession: doubtful || findings.some((finding) => finding.dirty),
     readsPrevious: readsPrevious(findings),
-    readsInsertId: readsInsertId(findings),
+    readsInsertId: earlierInsertId,
     statements: findings.length,
+    mayCommit: mayCommit(findings, doubtful),
+    readsOwnInsertId: !earlierInsertId && findings.some((finding) => finding.readsInsertId),
     transaction: findings.map((finding) => finding.transaction).filter((change) => change !== undefined).at(-1)
   }
 }

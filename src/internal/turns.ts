@@ -14,6 +14,8 @@ import { LinkedList, type Node } from "./linkedList.js"
 export interface Whole {
   /** Why the server has undone all of it: nothing may be sent any more, since it would stand alone. */
   aborted: DbError | undefined
+  /** Whether a statement inside, such as CREATE TABLE on MySQL, may have committed what came before it. */
+  committed: boolean
 }
 
 /** @internal A part of a program that has a shared connection for itself. */
@@ -37,6 +39,8 @@ export class Turns {
   /** The section on top of the stack. */
   section: Section | undefined
   readonly #queues = new Map<Section | undefined, LinkedList<Waiting>>()
+  /** Who waited for a section that has ended meanwhile, and has to be told. */
+  #late: Array<Waiting> = []
 
   /** Whether a statement of the section need not wait for another section; one that has ended is told so at once. */
   mayStart(section: Section | undefined): boolean {
@@ -51,13 +55,21 @@ export class Turns {
     return fresh.append(waiting)
   }
 
-  /** Takes the longest waiting of those who may start now. */
+  /** Takes the longest waiting of those who may start now, or will be refused at once. */
   next(): Waiting | undefined {
-    return this.#shift(this.section)
+    return this.#late.shift() ?? this.#shift(this.section)
+  }
+
+  /** The section on top of the stack, which has ended, makes way for the one around it. */
+  pop(section: Section): void {
+    for (let one = this.#shift(section); one !== undefined; one = this.#shift(section)) this.#late.push(one)
+    this.section = section.parent
   }
 
   /** Takes anybody who waits. */
   any(): Waiting | undefined {
+    const late = this.#late.shift()
+    if (late !== undefined) return late
     for (const section of this.#queues.keys()) return this.#shift(section)
     return undefined
   }
