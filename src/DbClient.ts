@@ -22,6 +22,7 @@
  * - A nested transaction's savepoint is released when it succeeds; after a deadlock the rest of the transaction is refused
  *   instead of being committed statement by statement; a failed COMMIT is an error instead of a defect.
  * - A statement while a stream of the same transaction or reserved connection is open is an error instead of a hang.
+ * - A connection of `reserve` that is used after its scope is a defect.
  * - `TransactionConnection` of another pool's client is ignored. The field's own clients believe any: inside a transaction
  *   of this pool a client of theirs runs on its connection.
  *

@@ -64,13 +64,17 @@ export interface Result {
 
 /**
  * Whether the next borrower could tell that somebody used this connection: `clean` it could not, `changed` there is a
- * variable, temporary table, lock, setting or the like, `transaction` a transaction is open as well. In doubt a driver
- * says `changed`.
+ * variable, temporary table, lock, setting or the like, `transaction` a transaction is open as well. `unknown`: its borrower
+ * has put nothing there, but a refused statement may have, by a trigger or a function, so that a reset is due before
+ * anybody else has it. In doubt a driver says `changed`.
  *
  * @since 0.1.0
  * @category models
  */
-export type SessionState = "clean" | "changed" | "transaction"
+export type SessionState = "clean" | "unknown" | "changed" | "transaction"
+
+/** @internal Whether the session holds nothing that its borrower would miss. */
+export const holdsNothing = (session: SessionState): boolean => session === "clean" || session === "unknown"
 
 /**
  * Rows of a running statement, a chunk at a time.

@@ -21,7 +21,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Pool } from "./ConnectionPool.js"
 import { type AcquireError, AffinityLost, ConnectionLost, type DbError, InvalidTransaction } from "./DbError.js"
-import type { Isolation, Result, Row, SessionState, Statement } from "./Driver.js"
+import { holdsNothing, type Isolation, type Result, type Row, type SessionState, type Statement } from "./Driver.js"
 import { type Again, checkPrevious, judge, retry } from "./internal/attempts.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import type { Lease } from "./internal/lease.js"
@@ -247,7 +247,7 @@ class FiberConnectionImpl implements FiberConnection {
     if (this.placeOf(fiber) !== undefined) return true
     const lease = recordOf(fiber)?.leases.get(this.pool)
     const session = lease?.connection?.session()
-    return (session !== undefined && session !== "clean") || isUntold(lease)
+    return (session !== undefined && !holdsNothing(session)) || isUntold(lease)
   }
 
   readonly at: FiberConnection["at"] = (place, effect) => {
@@ -371,7 +371,7 @@ class FiberConnectionImpl implements FiberConnection {
   #fit(lease: Lease, statement: Statement): boolean {
     if (!lease.usable) return false
     // what carries state is used as it is: no other connection would do
-    if (statement.traits.readsPrevious || lease.connection?.session() !== "clean") return true
+    if (statement.traits.readsPrevious || !isFree(lease)) return true
     // a lease that stops an interrupted statement would make this one wait
     // a strict fiber parts with nothing, not even for a validation
     if (lease.rest === "keep" || (lease.state._tag === "Ready" && !this.pool.unsafeSuspect(lease))) return true
@@ -398,7 +398,7 @@ class FiberConnectionImpl implements FiberConnection {
 
   #openSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, acquireTimeout: number | undefined): Lease {
     const own = recordOf(fiber)?.leases.get(this.pool)
-    const clean = own?.connection?.session() === "clean"
+    const clean = isFree(own)
     // what the fiber's session holds goes on in this one; what is clean has to be fit for use now
     if (own !== undefined && (!clean || (own.state._tag === "Ready" && !this.pool.unsafeSuspect(own)))) {
       const session = this.pool.unsafeLease("session", fiber.id())
@@ -412,7 +412,7 @@ class FiberConnectionImpl implements FiberConnection {
   #closeSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, session: Lease): void {
     const record = recordOf(fiber) ?? makeRecord(fiber)
     const own = this.pool.unsafeLease("fiber", fiber.id())
-    const clean = session.connection?.session() === "clean"
+    const clean = isFree(session)
     // what is clean and still being stopped would make the fiber wait
     if (!(clean && session.state._tag === "Stopping") && session.handOver(own)) return this.#own(record, own)
     session.release("the end of its session")
@@ -434,6 +434,10 @@ class FiberConnectionImpl implements FiberConnection {
     )
   }
 }
+
+/** Whether the lease has a connection and nothing on it that its borrower would miss. */
+const isFree = (lease: Lease | undefined): boolean =>
+  lease?.connection !== undefined && holdsNothing(lease.connection.session())
 
 /** Whether what the lease's session held is lost, and its fiber has not been told. */
 const isUntold = (lease: Lease | undefined): boolean =>

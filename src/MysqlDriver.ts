@@ -23,12 +23,13 @@ import type { MysqlSettings } from "./internal/mysqlOptions.js"
 import { encodeParameters, rejectParameter } from "./internal/mysqlParameters.js"
 import { pipeline, runPipeline } from "./internal/mysqlProtocol.js"
 import type { Pipeline, RawCallback, RawConnection, RawQuery } from "./internal/mysqlProtocol.js"
-import { transactionSyntax } from "./internal/mysqlSession.js"
+import { connectCharset, transactionSyntax } from "./internal/mysqlSession.js"
 import { UnpreparableTexts } from "./internal/mysqlStatement.js"
 import type { Credentials, MysqlOptions, TlsOptions } from "./PoolConfig.js"
 
 // Which of the servers behind one address it is; both flavours have all three.
 const identify = "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id)"
+const askCharset = "SELECT @@character_set_client"
 
 const secret = (value: Redacted.Redacted | undefined): string | undefined =>
   value === undefined ? undefined : Redacted.value(value)
@@ -119,6 +120,12 @@ const openOnce = (
         if (refused !== undefined && refused.name !== identify) {
           return fail(refused.error, `the session's setup failed at ${refused.name}`)
         }
+        const charset = values.get(askCharset) ?? connectCharset
+        if (charset !== connectCharset) {
+          const message =
+            `initialSql has set the character set to ${charset}, and every text is sent in ${connectCharset}`
+          return fail({ message, code: "EINVAL" })
+        }
         over = true
         const flavour = /mariadb/i.test(serverVersion) ? "mariadb" : "mysql"
         // Made at once: from here on it is the connection that has to notice its own loss.
@@ -183,6 +190,6 @@ export const make = (options: MysqlOptions): Effect.Effect<Driver, InvalidConfig
       generatedId: "SELECT LAST_INSERT_ID()",
       severalStatements: settings.severalStatements,
       rejectParameter,
-      connect: open(config, pipeline([...setup, identify, ...initialSql], { reset: false }), shared)
+      connect: open(config, pipeline([...setup, identify, ...initialSql, askCharset], { reset: false }), shared)
     }
   })

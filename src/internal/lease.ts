@@ -16,7 +16,7 @@ import type * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type AcquireError, ConnectionBusy, ConnectionLost, type DbError } from "../DbError.js"
-import type { Connection, Cursor, Result, Row, Statement } from "../Driver.js"
+import { type Connection, type Cursor, holdsNothing, type Result, type Row, type Statement } from "../Driver.js"
 import {
   type End,
   type History,
@@ -44,7 +44,8 @@ export interface LeaseHost {
   readonly abandon: (node: Node<Waiter<Lease>>) => void
   /** Another lease of the same borrower holds the slot from now on. */
   readonly reassign: (slot: Slot<Connection, Lease>, lease: Lease) => void
-  readonly setLendable: (slot: Slot<Connection, Lease>, yes: boolean) => void
+  /** `condition` is the one in which the connection would come back. */
+  readonly setLendable: (slot: Slot<Connection, Lease>, yes: boolean, condition?: Condition) => void
   readonly giveBack: (slot: Slot<Connection, Lease>, condition: Condition) => void
   /** The connection is of no use any more. */
   readonly discard: (slot: Slot<Connection, Lease>, why: "lost" | "cancel failed" | "invalidated") => void
@@ -126,7 +127,8 @@ export class Lease {
   /** The connection broke or was cut while nothing ran on it; what runs is told by its own answer. */
   lost(error: DbError): void {
     if (this.state._tag === "Ended" || this.state._tag === "Waiting") return
-    const held = this.#member?.connection.session() ?? "clean"
+    const session = this.#member?.connection.session() ?? "clean"
+    const held = holdsNothing(session) ? "clean" : session
     this.#slot = this.#member = undefined
     this.state = { _tag: "Ended", end: { _tag: "Lost", error, held } }
     this.#wakeAll()
@@ -274,7 +276,7 @@ export class Lease {
     const { state } = this
     if ((state._tag !== "Ready" && state._tag !== "Stopping") || slot === undefined) return false
     // no state goes with it, so that there is nothing to hand over
-    if (this.#doomed && this.#member?.connection.session() === "clean") return false
+    if (this.#doomed && this.#holdsNothing) return false
     this.state = { _tag: "Ended", end: { _tag: "Released", by: "the end of its session" } }
     heir.#slot = slot
     heir.#member = this.#member
@@ -300,6 +302,10 @@ export class Lease {
   }
 
   // --- inside ------------------------------------------------------------------------------------------------------
+
+  get #holdsNothing(): boolean {
+    return this.#member === undefined || holdsNothing(this.#member.connection.session())
+  }
 
   get #sections(): Turns {
     this.#turns ??= new Turns()
@@ -415,7 +421,7 @@ export class Lease {
     this.host.answered(member)
     // a server that has become read-only is not the one that the next statement should find
     if (error?._tag === "ReadOnlyError") this.#doomed = true
-    if (this.#doomed && this.kind === "fiber" && member.connection.session() === "clean") {
+    if (this.#doomed && this.kind === "fiber" && this.#holdsNothing) {
       return this.invalidate("a read-only server")
     }
     if (holds) this.state = ready
@@ -447,8 +453,9 @@ export class Lease {
   /** Nothing runs and nobody waits on this lease: a clean connection may serve somebody else. */
   #rest(): void {
     if (this.rest === "keep" || this.state._tag !== "Ready" || this.#slot === undefined) return
-    if (this.#member?.connection.session() !== "clean") return
-    if (this.rest === "lend") this.host.setLendable(this.#slot, true)
+    const session = this.#member?.connection.session() ?? "clean"
+    if (!holdsNothing(session)) return
+    if (this.rest === "lend") this.host.setLendable(this.#slot, true, session === "clean" ? "clean" : "changed")
     else this.release("the end of its statement")
   }
 

@@ -79,7 +79,7 @@ export class MysqlConnection implements SideConnection {
         writeStatement(statement, {
           offsetMillis: shared.settings.offsetMillis,
           // several statements may change it on the way
-          plain: this.tracker.backslashEscapes && raw.config.charsetNumber === this.charsetNumber &&
+          plain: this.tracker.readsPlainly &&
             (statement.traits.statements === 1 || !statement.traits.changesSession)
         }),
       severalStatements: shared.settings.severalStatements,
@@ -216,9 +216,8 @@ export class MysqlConnection implements SideConnection {
     const failure = statementFailure(error, { flavour, phase, statement, readOnlyAsked, several })
     const ends = endsConnection(failure)
     if (ends || failure._tag === "ConnectionLost") this.shut()
-    const inDoubt = several || (this.tracker.state() === "transaction" &&
-      (mayRollBack(failure) || traits?.mayCommit !== "never"))
-    if (this.isOpen() && phase !== "unsent" && inDoubt) return this.learnFate(operation, failure)
+    if (phase === "sent" && traits !== undefined) this.tracker.refused()
+    if (this.isOpen() && this.leavesDoubt(operation, failure, several)) return this.learnFate(operation, failure)
     this.finish(operation, () => operation.fail(failure))
     if (ends) this.lostIdle(error)
   }
@@ -227,10 +226,17 @@ export class MysqlConnection implements SideConnection {
    * A refusal does not say whether a transaction is open after it: a deadlock has undone the whole, ALTER TABLE has committed
    * it before it was refused, and of several statements one may have begun it.
    */
+  private leavesDoubt({ phase, traits }: Operation, failure: DbError, several: boolean): boolean {
+    if (phase === "unsent" || traits === undefined) return false
+    if (phase === "sent" && several) return true
+    const mayHaveEnded = mayRollBack(failure) || (phase === "sent" && traits.mayCommit !== "never")
+    return mayHaveEnded && this.tracker.state() === "transaction"
+  }
+
   private learnFate(operation: Operation, failure: DbError): void {
     const give = (): void => this.finish(operation, () => operation.fail(failure))
     askStatus(this.raw, (status) => {
-      this.tracker.statusReceived(status)
+      this.tracker.rowsEnded(status)
       give()
     }, (error) => {
       this.shut()

@@ -70,7 +70,11 @@ export const writeStatement = (
   const { doubtful, tokens } = scan(sql, "mysql")
   const places = tokens.filter(({ kind }) => kind === "placeholder")
   const fail = (reason: string) => Either.left(new ParameterError({ statement: sql, reason }))
-  if (doubtful || (!writing.plain && sql.includes("\\"))) {
+  // in double quotes too a backslash escapes, or not when they quote names, which no server tells
+  const uncertain = tokens.some(({ end, kind, start }) =>
+    kind === "quoted" && sql[start] === "\"" && sql.slice(start, end).includes("\\")
+  )
+  if (doubtful || uncertain || (!writing.plain && sql.includes("\\"))) {
     return fail("where its parameters are is uncertain, and an unprepared text has to hold their values")
   }
   if (places.length !== params.length) {

@@ -9,7 +9,7 @@ import * as Redacted from "effect/Redacted"
 import { isIP } from "node:net"
 import { InvalidConfig } from "../DbError.js"
 import type { Credentials, MysqlOptions, TlsOptions } from "../PoolConfig.js"
-import { isIsolation, quoteName } from "./mysqlSession.js"
+import { connectCharset, isIsolation, quoteName } from "./mysqlSession.js"
 
 /** @internal */
 export interface MysqlSettings {
@@ -128,9 +128,11 @@ const check = (options: MysqlOptions, host: string, port: number, issues: Array<
 
 const setupOf = ({ collation = "utf8mb4_unicode_ci", isolation, timeZone = "+00:00" }: MysqlOptions) => [
   // The handshake knows a collation by one byte, too few for the newer ones, and a reset forgets it on MySQL. The
-  // tracker reports settings, temporary tables, user variables and the default database; a reset turns it off too.
-  `SET NAMES 'utf8mb4' COLLATE '${collation}', time_zone = '${timeZone}', autocommit = 1, ` +
-  `session_track_schema = ON, session_track_state_change = ON`,
+  // tracker reports settings, temporary tables, user variables and the default database, and the character set by name; a
+  // reset turns it off too.
+  `SET NAMES '${connectCharset}' COLLATE '${collation}', time_zone = '${timeZone}', autocommit = 1, ` +
+  `session_track_schema = ON, session_track_state_change = ON, ` +
+  `session_track_system_variables = 'autocommit,character_set_client,character_set_connection,character_set_results'`,
   ...(isolation === undefined ? [] : [`SET SESSION TRANSACTION ISOLATION LEVEL ${isolation}`])
 ]
 

@@ -291,9 +291,6 @@ export const forgetStatements = (connection: RawConnection): void => {
 const allowSeveral = frame(0x1b, Uint8Array.of(0, 0))
 const forbidSeveral = frame(0x1b, Uint8Array.of(1, 0))
 
-/**
- * A query between two options, in one round trip: the server takes several statements for this one text and for no other.
- */
 const stoppedBetween: MysqlError = {
   message: "Query execution was interrupted",
   code: "ER_QUERY_INTERRUPTED",
@@ -301,6 +298,9 @@ const stoppedBetween: MysqlError = {
   sqlState: "70100"
 }
 
+/**
+ * A query between two options, in one round trip: the server takes several statements for this one text and for no other.
+ */
 class SeveralStatements implements RawCommand {
   private expecting: "allowed" | "reply" | "forbidden" = "allowed"
   private replySequence = 1

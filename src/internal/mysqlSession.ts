@@ -14,6 +14,9 @@ const inTransaction = 1
 const autocommit = 2
 const noBackslashEscapes = 0x200
 
+/** @internal The character set of every session that has just been set up. */
+export const connectCharset = "utf8mb4"
+
 const isolations: ReadonlyArray<Isolation> = ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 /** @internal */
@@ -68,6 +71,9 @@ export class SessionTracker {
   private readOnly = false
   private database = false
   private backslashes = true
+  private charset = connectCharset
+  // An error packet says nothing of the session, and MariaDB forgets to say it later.
+  private doubtful = false
 
   constructor(status: number) {
     this.statusReceived(status)
@@ -75,7 +81,8 @@ export class SessionTracker {
 
   state(): SessionState {
     if (this.transaction) return "transaction"
-    return this.changed || this.isolationWaits ? "changed" : "clean"
+    if (this.changed || this.isolationWaits) return "changed"
+    return this.doubtful ? "unknown" : "clean"
   }
 
   /** The transaction was opened as READ ONLY by its own statement. */
@@ -88,9 +95,9 @@ export class SessionTracker {
     return this.database
   }
 
-  /** A backslash in a string escapes, as it does by default. */
-  get backslashEscapes(): boolean {
-    return this.backslashes
+  /** A text is read in the character set in which it is sent, and a backslash in a string escapes, as it does by default. */
+  get readsPlainly(): boolean {
+    return this.backslashes && this.charset === connectCharset
   }
 
   sending({ sql, traits }: Statement): void {
@@ -110,7 +117,13 @@ export class SessionTracker {
     const changes = ok.stateChanges
     if (changes === undefined) return
     if (changes.schema !== null) this.database = true
+    this.charset = changes.systemVariables["character_set_client"] ?? this.charset
     if (hasChanges(changes)) this.changed = true
+  }
+
+  /** A statement that may have begun to run was refused. */
+  refused(): void {
+    this.doubtful = true
   }
 
   rowsEnded(status: number): void {
@@ -123,7 +136,9 @@ export class SessionTracker {
       this.isolationWaits =
       this.readOnly =
       this.database =
+      this.doubtful =
         false
+    this.charset = connectCharset
     this.statusReceived(status)
   }
 

@@ -12,7 +12,7 @@ import {
   PoolExhausted,
   PoolUnreachable
 } from "../DbError.js"
-import type { Connection } from "../Driver.js"
+import { type Connection, holdsNothing } from "../Driver.js"
 import type { Lease } from "./lease.js"
 import type { Slot } from "./poolModel.js"
 
@@ -42,7 +42,7 @@ export const describe = (lease: Lease): string => {
 
 const hintFor = (lease: Lease | undefined): string | undefined => {
   if (lease === undefined) return undefined
-  if (lease.kind === "fiber" && lease.connection?.session() !== "clean") {
+  if (lease.kind === "fiber" && !(lease.connection !== undefined && holdsNothing(lease.connection.session()))) {
     return "A forked fiber does not share its parent's connection: use db.transaction or db.session around both, or"
       + " end the transaction first"
   }

@@ -171,8 +171,8 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   readonly reassign: LeaseHost["reassign"] = (slot, lease) => this.#state.reassign(slot, lease)
 
-  readonly setLendable: LeaseHost["setLendable"] = (slot, yes) =>
-    this.#do(this.#state.setLendable(slot, yes, this.now()))
+  readonly setLendable: LeaseHost["setLendable"] = (slot, yes, condition) =>
+    this.#do(this.#state.setLendable(slot, yes, this.now(), condition))
 
   readonly giveBack: LeaseHost["giveBack"] = (slot, condition) =>
     this.#do(this.#state.release(slot, condition, this.now()))

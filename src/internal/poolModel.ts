@@ -62,6 +62,8 @@ export class Slot<C, L> {
   state: SlotState<C, L>
   /** Where the slot stands among the lendable ones, while it does. */
   lendable: Node<Slot<C, L>> | undefined
+  /** In what condition a lendable one would come back. */
+  condition: Condition = "clean"
   constructor(readonly id: number, now: number) {
     this.state = { _tag: "Opening", since: now }
   }

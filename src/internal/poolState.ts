@@ -128,8 +128,14 @@ export class PoolState<C, L> {
     slot.state = { ...slot.state, lease }
   }
 
-  /** The lease of a held slot is idle and clean and may be taken back (`yes`), or is in use. */
-  setLendable(slot: Slot<C, L>, yes: boolean, now: number): ReadonlyArray<Action<C, L>> {
+  /** The lease of a held slot is idle and holds nothing, so that it may be taken back (`yes`), or is in use. */
+  setLendable(
+    slot: Slot<C, L>,
+    yes: boolean,
+    now: number,
+    condition: Condition = "clean"
+  ): ReadonlyArray<Action<C, L>> {
+    slot.condition = condition
     if (!yes) {
       this.#unlend(slot)
       return nothing
@@ -441,7 +447,10 @@ export class PoolState<C, L> {
       const { lease, member } = slot.state
       this.#unhold(slot)
       this.#actions.push({ _tag: "TakeBack", lease })
-      this.#offer(slot, member, now)
+      const wanted = this.waiters.size > 0 && this.total - this.retiring.size < this.max
+      if (slot.condition === "clean") this.#offer(slot, member, now)
+      else if (wanted) this.#prepare(slot, member, "reset", now)
+      else this.#retire(slot, member, this.phase === "Open" ? "shrunk" : "drained")
     }
   }
 
