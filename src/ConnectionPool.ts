@@ -16,7 +16,7 @@ import * as Scope from "effect/Scope"
 import type { ConnectFailure, InvalidConfig } from "./DbError.js"
 import type { Driver } from "./Driver.js"
 import type { Lease } from "./internal/lease.js"
-import type { LeaseKind } from "./internal/leaseModel.js"
+import type { LeaseKind, Origin } from "./internal/leaseModel.js"
 import * as maintenance from "./internal/maintenance.js"
 import { PoolImpl } from "./internal/poolImpl.js"
 import type { PoolConfig } from "./PoolConfig.js"
@@ -63,10 +63,10 @@ export interface Pool {
   readonly unsafeBorrow: (
     kind: LeaseKind,
     holder: FiberId.FiberId,
-    options?: { readonly acquireTimeout?: number | undefined }
+    options?: { readonly acquireTimeout?: number | undefined; readonly origin?: Origin | undefined }
   ) => Lease
   /** @internal A lease without a connection, to be the heir of another. */
-  readonly unsafeLease: (kind: LeaseKind, holder: FiberId.FiberId) => Lease
+  readonly unsafeLease: (kind: LeaseKind, holder: FiberId.FiberId, origin?: Origin) => Lease
   /** @internal Whether the connection was unused for so long, or was open during a loss, that it must be checked. */
   readonly unsafeSuspect: (lease: Lease) => boolean
   /** @internal Waits as long as a cancel may take, then gives up. */
@@ -135,5 +135,6 @@ export const make = (driver: Driver, config: PoolConfig): Effect.Effect<Pool, ne
     yield* Effect.addFinalizer(() => Effect.asVoid(pool.closeAll))
     pool.housekeeping()
     pool.fork(maintenance.housekeeping(pool))
+    pool.fork(maintenance.leakDetection(pool))
     return pool
   })

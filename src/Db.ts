@@ -5,7 +5,9 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
 import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Pool } from "./ConnectionPool.js"
@@ -13,6 +15,8 @@ import * as DbConnection from "./DbConnection.js"
 import type { AcquireError, ConnectionLost, DbError } from "./DbError.js"
 import type { SessionState } from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
+import { called } from "./internal/origin.js"
+import * as PoolConfig from "./PoolConfig.js"
 import * as Queries from "./Queries.js"
 import * as Transaction from "./Transaction.js"
 
@@ -94,13 +98,47 @@ export const tag = <Name extends string>(name: Name): Context.Tag<Named<Name>, D
  */
 export const make = (pool: Pool): DbService => {
   const fibers = FiberConnection.make(pool)
+  const connection = DbConnection.make(fibers)
+  // the stack of the call, for the report of a connection that is held for too long
+  const traced = pool.config.leakDetectionThreshold === Infinity
+    ? <A, E, R>(_: string, effect: Effect.Effect<A, E, R>) => effect
+    : called
   return {
     ...Queries.make({ driver: pool.driver, run: fibers.run, stream: fibers.stream }),
-    connection: DbConnection.make(fibers),
-    transaction: (effect, options) => Transaction.run(fibers, effect, options),
-    session: (effect) => fibers.session(() => effect),
+    get connection() {
+      return traced("db.connection", connection)
+    },
+    transaction: (effect, options) => traced("db.transaction", Transaction.run(fibers, effect, options)),
+    session: (effect) => traced("db.session", fibers.session(() => effect)),
     currentConnection: fibers.current,
     releaseFiberConnection: fibers.release,
     reconnect: fibers.reconnect
   }
 }
+
+/**
+ * Lets no statement of the effect, and of what it forks, run for longer than this, whatever the pool's `statementTimeout`
+ * is: it is stopped on the server and fails with `StatementTimeoutError`. One that cannot be stopped loses its connection.
+ * `Duration.infinity` is without limit. The wait for a connection, and BEGIN and COMMIT, are not in it.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const withStatementTimeout: {
+  (limit: Duration.DurationInput): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(effect: Effect.Effect<A, E, R>, limit: Duration.DurationInput): Effect.Effect<A, E, R>
+} = dual(
+  2,
+  <A, E, R>(effect: Effect.Effect<A, E, R>, limit: Duration.DurationInput): Effect.Effect<A, E, R> =>
+    Effect.provideService(effect, PoolConfig.StatementLimit, PoolConfig.duration(limit))
+)
+
+/**
+ * Says that connections acquired by the effect, and by what it forks, are meant to be held for long: leak detection leaves
+ * them alone.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const longLived = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.provideService(effect, PoolConfig.LongLived, true)

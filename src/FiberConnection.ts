@@ -25,9 +25,11 @@ import { holdsNothing, type Isolation, type Result, type Row, type SessionState,
 import { type Again, checkPrevious, judge, retry } from "./internal/attempts.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import type { Lease } from "./internal/lease.js"
-import type { Turn } from "./internal/leaseModel.js"
+import type { Origin, Turn } from "./internal/leaseModel.js"
+import { originOf } from "./internal/origin.js"
 import { analyze } from "./internal/sessionState.js"
 import type { Section, Whole } from "./internal/turns.js"
+import { LongLived, StatementLimit } from "./PoolConfig.js"
 
 /** The connections of one fiber, one per pool. */
 interface FiberRecord {
@@ -170,7 +172,7 @@ class FiberConnectionImpl implements FiberConnection {
   readonly run = (statement: Statement): Effect.Effect<Result, DbError> =>
     Effect.withFiberRuntime<Result, DbError>((fiber) => {
       const place = this.placeOf(fiber)
-      if (place !== undefined) return this.runAt(place, statement)
+      if (place !== undefined) return this.#runAt(place, statement, limitOf(fiber))
       const attempt = this.#attempt(statement)
       const record = recordOf(fiber)
       return Effect.catchTag(
@@ -186,9 +188,11 @@ class FiberConnectionImpl implements FiberConnection {
       const own = this.#ownLease(fiber, statement)
       if (own._tag === "Failed") return own.failure
       const { lease } = own
+      const limit = limitOf(fiber)
+      const turn = limit === undefined ? undefined : { section: undefined, limit }
       const ran = lease.state._tag === "Ready"
-        ? this.#runOn(lease, statement)
-        : Effect.zipRight(lease.granted(), lease.run(statement))
+        ? this.#runOn(lease, statement, turn)
+        : Effect.zipRight(lease.granted(), lease.run(statement, turn))
       return Effect.catchAll(ran, (error) => judge(lease, statement, error))
     })
   }
@@ -205,17 +209,26 @@ class FiberConnectionImpl implements FiberConnection {
       if (place !== undefined) return this.openAt(place, statement, scope)
       if (statement.traits.readsPrevious) return Effect.fail(new AffinityLost({ statement: statement.sql }))
       // nothing has been emitted before the first chunk, so that a read may begin again
+      const turn = { section: undefined, limit: limitOf(fiber) }
       const attempt = Effect.flatMap(
-        this.#borrowIn(scope, "stream"),
-        (lease) => Effect.catchAll(firstChunk(lease, statement, scope), (error) => judge(lease, statement, error))
+        this.#borrowIn(scope, "stream", statement.sql),
+        (lease) => Effect.catchAll(firstChunk(lease, statement, scope, turn), (error) => judge(lease, statement, error))
       )
       return Effect.catchTag(attempt, "Again", (again) => retry(this.pool, again, attempt))
     })
   }
 
-  readonly runAt: FiberConnection["runAt"] = ({ lease, transaction }, statement) => {
-    if (transaction === undefined) return this.#runOn(lease, statement)
-    return endsByHand(statement) ?? this.#runOn(lease, statement, { section: transaction })
+  readonly runAt: FiberConnection["runAt"] = (place, statement) =>
+    Effect.withFiberRuntime((fiber) => this.#runAt(place, statement, limitOf(fiber)))
+
+  #runAt(
+    { lease, transaction }: Place,
+    statement: Statement,
+    limit: number | undefined
+  ): Effect.Effect<Result, DbError> {
+    if (transaction === undefined && limit === undefined) return this.#runOn(lease, statement)
+    const turn = { section: transaction, limit }
+    return (transaction && endsByHand(statement)) ?? this.#runOn(lease, statement, turn)
   }
 
   #runOn(lease: Lease, statement: Statement, turn?: Turn): Effect.Effect<Result, DbError> {
@@ -224,15 +237,16 @@ class FiberConnectionImpl implements FiberConnection {
       : lease.run(statement, turn)
   }
 
-  readonly openAt: FiberConnection["openAt"] = ({ lease, transaction }, statement, scope) => {
-    const refused = transaction && endsByHand(statement)
-    if (refused !== undefined) return refused
-    const turn = transaction === undefined ? undefined : { section: transaction }
-    const open = firstChunk(lease, statement, scope, turn)
-    return statement.traits.readsPrevious
-      ? Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), open)
-      : open
-  }
+  readonly openAt: FiberConnection["openAt"] = ({ lease, transaction }, statement, scope) =>
+    Effect.withFiberRuntime((fiber) => {
+      const refused = transaction && endsByHand(statement)
+      if (refused !== undefined) return refused
+      const turn = { section: transaction, limit: limitOf(fiber) }
+      const open = firstChunk(lease, statement, scope, turn)
+      return statement.traits.readsPrevious
+        ? Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), open)
+        : open
+    })
 
   readonly streamAt: FiberConnection["streamAt"] = (place, statement) =>
     Stream.unwrapScoped(Effect.map(
@@ -292,7 +306,7 @@ class FiberConnectionImpl implements FiberConnection {
 
   readonly connection: Effect.Effect<Lease, AcquireError, Scope.Scope> = Effect.flatMap(
     Effect.scope,
-    (scope) => this.#borrowIn(scope, "connection")
+    (scope) => this.#borrowIn(scope, "connection", "db.connection")
   )
 
   readonly current = Effect.withFiberRuntime<Option.Option<{ readonly id: string; readonly session: SessionState }>>(
@@ -336,7 +350,7 @@ class FiberConnectionImpl implements FiberConnection {
     const record = recordOf(fiber) ?? makeRecord(fiber)
     record.leases.get(this.pool)?.invalidate("db.reconnect")
     const fresh = Effect.suspend(() => {
-      const lease = this.pool.unsafeBorrow("fiber", fiber.id())
+      const lease = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: this.#origin(fiber, "db.reconnect") })
       this.#own(record, lease)
       return lease.state._tag === "Ready" ? Effect.void : lease.granted()
     })
@@ -362,7 +376,7 @@ class FiberConnectionImpl implements FiberConnection {
       record.leases.delete(this.pool)
       return { _tag: "Failed", failure }
     }
-    const fresh = this.pool.unsafeBorrow("fiber", fiber.id())
+    const fresh = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: this.#origin(fiber, statement.sql) })
     this.#own(record, fresh)
     return { _tag: "Owned", lease: fresh }
   }
@@ -394,24 +408,31 @@ class FiberConnectionImpl implements FiberConnection {
     record.leases.set(this.pool, lease)
   }
 
+  /** Where the fiber acquires a connection, if one that it forgets is to be found. */
+  #origin(fiber: Fiber.RuntimeFiber<unknown, unknown>, what: string): Origin | undefined {
+    if (this.pool.config.leakDetectionThreshold === Infinity) return undefined
+    return Context.get(fiber.currentContext, LongLived) ? undefined : originOf(fiber, what)
+  }
+
   // --- sessions and explicit connections ---------------------------------------------------------------------------
 
   #openSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, acquireTimeout: number | undefined): Lease {
     const own = recordOf(fiber)?.leases.get(this.pool)
     const clean = isFree(own)
+    const origin = this.#origin(fiber, "db.session")
     // what the fiber's session holds goes on in this one; what is clean has to be fit for use now
     if (own !== undefined && (!clean || (own.state._tag === "Ready" && !this.pool.unsafeSuspect(own)))) {
-      const session = this.pool.unsafeLease("session", fiber.id())
+      const session = this.pool.unsafeLease("session", fiber.id(), origin)
       if (own.handOver(session)) return session
     }
     own?.release("a session")
-    return this.pool.unsafeBorrow("session", fiber.id(), { acquireTimeout })
+    return this.pool.unsafeBorrow("session", fiber.id(), { acquireTimeout, origin })
   }
 
   /** The connection stays with the fiber; whoever outlives the session has lost it. */
   #closeSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, session: Lease): void {
     const record = recordOf(fiber) ?? makeRecord(fiber)
-    const own = this.pool.unsafeLease("fiber", fiber.id())
+    const own = this.pool.unsafeLease("fiber", fiber.id(), this.#origin(fiber, "db.session"))
     const clean = isFree(session)
     // what is clean and still being stopped would make the fiber wait
     if (!(clean && session.state._tag === "Stopping") && session.handOver(own)) return this.#own(record, own)
@@ -420,10 +441,10 @@ class FiberConnectionImpl implements FiberConnection {
     this.#own(record, session)
   }
 
-  #borrowIn(scope: Scope.Scope, kind: "connection" | "stream"): Effect.Effect<Lease, AcquireError> {
+  #borrowIn(scope: Scope.Scope, kind: "connection" | "stream", what: string): Effect.Effect<Lease, AcquireError> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiberRuntime<Lease, AcquireError>((fiber) => {
-        const lease = this.pool.unsafeBorrow(kind, fiber.id())
+        const lease = this.pool.unsafeBorrow(kind, fiber.id(), { origin: this.#origin(fiber, what) })
         const release = Effect.sync(() => lease.release(`the end of its scope in ${FiberId.threadName(fiber.id())}`))
         // the finalizer first: from here on the scope gives back whatever the lease gets
         return Effect.zipRight(
@@ -451,6 +472,10 @@ const untold = (lease: Lease | undefined, statement?: string): ConnectionLost | 
   const reason = `what the fiber's session held is gone with it: ${end.error.message}`
   return new ConnectionLost({ outcome: "rolled back", reason, statement })
 }
+
+/** How long the effect that the fiber runs lets a statement run, if it says so. */
+const limitOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): number | undefined =>
+  fiber.currentContext.unsafeMap.get(StatementLimit.key) as number | undefined
 
 /** The transaction ends with its effect: a COMMIT inside would leave what follows without one, and BEGIN commits too. */
 const endsByHand = ({ sql, traits }: Statement): Effect.Effect<never, InvalidTransaction> | undefined =>

@@ -6,6 +6,7 @@
  */
 import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -58,6 +59,17 @@ export interface PoolOptions {
   readonly maxLifetime?: Duration.DurationInput | undefined
   /** An idle connection is validated this often. Default 2 minutes; `Duration.infinity` for never. */
   readonly keepalive?: Duration.DurationInput | undefined
+  /**
+   * How long one statement may run, or a stream may wait for its next rows, before it is stopped on the server as
+   * `StatementTimeoutError`. Default: without limit. `Db.withStatementTimeout` sets another for an effect.
+   */
+  readonly statementTimeout?: Duration.DurationInput | undefined
+  /**
+   * A connection held for longer than this is reported once, as a warning with where it was acquired and by which fiber.
+   * What a fiber holds counts while it cannot be taken back. Default: none are reported. It costs a stack trace for each
+   * connection acquired by name, so it is for finding a leak; `Db.longLived` exempts what is meant to be held.
+   */
+  readonly leakDetectionThreshold?: Duration.DurationInput | undefined
   /** How long the pool's release lets running work go on before it cuts it. Default 5 seconds. */
   readonly drainTimeout?: Duration.DurationInput | undefined
   /** How many fibers may wait while every connection is in use. Default: without limit. */
@@ -88,6 +100,10 @@ export interface PoolConfig {
   readonly idleTimeout: number
   readonly maxLifetime: number
   readonly keepalive: number
+  /** `Infinity` for none. */
+  readonly statementTimeout: number
+  /** `Infinity` for never. */
+  readonly leakDetectionThreshold: number
   readonly drainTimeout: number
   readonly maxWaiters: number
   readonly affinity: Affinity
@@ -176,6 +192,19 @@ export interface SqliteOptions {
   readonly initialSql?: ReadonlyArray<string> | undefined
 }
 
+/** @internal How long a statement of the effect that is running may run, in milliseconds, instead of as the pool says. */
+export class StatementLimit
+  extends Context.Reference<StatementLimit>()<"effect-sql-pool/PoolConfig/StatementLimit", number | undefined>(
+    "effect-sql-pool/PoolConfig/StatementLimit",
+    { defaultValue: () => undefined }
+  )
+{}
+
+/** @internal Whether what the effect that is running acquires is meant to be held for long. */
+export class LongLived extends Context.Reference<LongLived>()("effect-sql-pool/PoolConfig/LongLived", {
+  defaultValue: () => false
+}) {}
+
 /** @internal */
 export const duration = (input: Duration.DurationInput): number => Duration.toMillis(input)
 
@@ -186,7 +215,9 @@ const positive = [
   "cancelTimeout",
   "idleTimeout",
   "maxLifetime",
-  "keepalive"
+  "keepalive",
+  "statementTimeout",
+  "leakDetectionThreshold"
 ] as const
 const nonNegative = ["validateAfter", "drainTimeout"] as const
 const defaults = {
@@ -198,6 +229,8 @@ const defaults = {
   idleTimeout: 600_000,
   maxLifetime: 1_800_000,
   keepalive: 120_000,
+  statementTimeout: Infinity,
+  leakDetectionThreshold: Infinity,
   drainTimeout: 5_000
 }
 const affinities: ReadonlyArray<Affinity> = ["soft", "strict", "statement"]
@@ -265,6 +298,8 @@ export const make = (
       idleTimeout: maxConnections === 1 ? Infinity : time("idleTimeout"),
       maxLifetime: maxConnections === 1 ? Infinity : time("maxLifetime"),
       keepalive: time("keepalive"),
+      statementTimeout: time("statementTimeout"),
+      leakDetectionThreshold: time("leakDetectionThreshold"),
       drainTimeout: time("drainTimeout"),
       maxWaiters: options.maxWaiters ?? Infinity,
       affinity: options.affinity ?? "soft",
@@ -288,7 +323,8 @@ export type DatabaseOptions =
 /**
  * Reads the options of the database called `name` from Effect's `Config`: `DB_<NAME>_URL` (whose scheme chooses
  * `mysql:` or `sqlite:`), or `_HOST`, `_PORT`, `_USER`, `_PASSWORD`, `_NAME`; besides `_POOL_SIZE`, `_MINIMUM_IDLE`,
- * `_ACQUIRE_TIMEOUT`, `_CONNECT_TIMEOUT`, `_IDLE_TIMEOUT`, `_MAX_LIFETIME`, `_AFFINITY`, `_ISOLATION` and `_TLS`.
+ * `_ACQUIRE_TIMEOUT`, `_CONNECT_TIMEOUT`, `_IDLE_TIMEOUT`, `_MAX_LIFETIME`, `_STATEMENT_TIMEOUT`, `_AFFINITY`,
+ * `_ISOLATION` and `_TLS`.
  * Durations are read as Effect writes them (`30 seconds`). What is missing or malformed is named in the error.
  *
  * @since 0.1.0
@@ -332,6 +368,7 @@ const environment = (prefix: string): Effect.Effect<DatabaseOptions, InvalidConf
       connectTimeout: optional(Config.duration(`${prefix}_CONNECT_TIMEOUT`)),
       idleTimeout: optional(Config.duration(`${prefix}_IDLE_TIMEOUT`)),
       maxLifetime: optional(Config.duration(`${prefix}_MAX_LIFETIME`)),
+      statementTimeout: optional(Config.duration(`${prefix}_STATEMENT_TIMEOUT`)),
       affinity: optional(Config.literal(...(affinities as ["soft", "strict", "statement"]))(`${prefix}_AFFINITY`))
     })
     const url = yield* optional(Config.redacted(`${prefix}_URL`))

@@ -36,12 +36,14 @@ export interface PoolCounters {
   validations: number
   /** Sessions reset because a borrower left something behind. */
   resets: number
-  /** Interrupted statements stopped on the server. */
+  /** Statements stopped on the server, because they were interrupted or ran for too long. */
   cancelled: number
   /** Connections that broke. */
   lost: number
   /** Statements run again after their connection was lost, and transactions run again as a whole. */
   retried: number
+  /** Connections that were held for longer than `leakDetectionThreshold`. */
+  leaksSuspected: number
 }
 
 /**
@@ -115,5 +117,6 @@ export const makeCounters = (): PoolCounters => ({
   resets: 0,
   cancelled: 0,
   lost: 0,
-  retried: 0
+  retried: 0,
+  leaksSuspected: 0
 })

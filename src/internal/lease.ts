@@ -15,7 +15,7 @@ import * as Exit from "effect/Exit"
 import type * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import { type AcquireError, ConnectionBusy, ConnectionLost, type DbError } from "../DbError.js"
+import { type AcquireError, ConnectionBusy, ConnectionLost, type DbError, StatementCancelled } from "../DbError.js"
 import { type Connection, type Cursor, holdsNothing, type Result, type Row, type Statement } from "../Driver.js"
 import {
   type End,
@@ -25,6 +25,8 @@ import {
   noHistory,
   noteFate,
   type OpenCursor,
+  type Origin,
+  outOfTime,
   outside,
   refusal,
   remember,
@@ -36,6 +38,16 @@ import {
 import type { Node } from "./linkedList.js"
 import type { Condition, Member, Slot, Waiter } from "./poolModel.js"
 import { type Section, Turns, type Waiting } from "./turns.js"
+
+/** @internal The times, in milliseconds, that a lease keeps. */
+export interface Limits {
+  /** How long a statement waits for its turn: as long as anybody waits for a connection. */
+  readonly acquireTimeout: number
+  /** How long one may run. */
+  readonly statementTimeout: number
+  /** After how long a borrower is suspected to have forgotten its connection. */
+  readonly leakDetectionThreshold: number
+}
 
 /** @internal What a lease asks of its pool. All but `patiently` is synchronous. */
 export interface LeaseHost {
@@ -51,8 +63,9 @@ export interface LeaseHost {
   readonly discard: (slot: Slot<Connection, Lease>, why: "lost" | "cancel failed" | "invalidated") => void
   /** The connection has just answered. */
   readonly answered: (member: Member<Connection>) => void
-  /** Calls back when a statement has waited for its turn as long as anybody waits for a connection; cancelled by what it returns. */
-  readonly afterAcquireTimeout: (then: (millis: number) => void) => () => void
+  readonly limits: Limits
+  /** Calls back after the time, unless what it returns is called first. */
+  readonly after: (millis: number, then: () => void) => () => void
   /** Waits as long as a cancel may take, then gives up. */
   readonly patiently: (effect: Effect.Effect<void>, giveUp: () => void) => Effect.Effect<void>
   /** Stops what runs on the connection within the pool's time limit and tells whether that worked. */
@@ -73,6 +86,9 @@ interface Open {
   note: Note | undefined
 }
 
+/** What is said of an answer that may have come too late. */
+type InTime = <A>(statement: Statement, exit: Exit.Exit<A, DbError>, partial?: boolean) => Exit.Exit<A, DbError>
+
 /** What is made of a statement's answer in a transaction, besides giving it. */
 type Note = (exit: Exit.Exit<unknown, DbError>) => void
 
@@ -85,6 +101,10 @@ export class Lease {
   history: History = noHistory
   /** Whether the borrower knows that the connection is lost. */
   told = false
+  /** Since when the pool could not have taken the connection back, if it has to know. */
+  busySince: number | undefined
+  /** Whether it was said that the borrower holds it for too long, or need not be. */
+  reported: boolean
   /** Whether the connection is to be closed when it comes back. */
   #doomed = false
   #slot: Slot<Connection, Lease> | undefined
@@ -100,12 +120,17 @@ export class Lease {
     readonly host: LeaseHost,
     readonly kind: LeaseKind,
     readonly holder: FiberId.FiberId,
-    readonly rest: Rest
-  ) {}
+    readonly rest: Rest,
+    /** Where it was acquired, if that is to be known. */
+    readonly origin?: Origin | undefined
+  ) {
+    this.reported = origin === undefined
+  }
 
   // --- from the pool -----------------------------------------------------------------------------------------------
 
   grant(slot: Slot<Connection, Lease>, member: Member<Connection>): void {
+    this.#busy()
     this.#slot = slot
     this.#member = member
     this.node = undefined
@@ -153,6 +178,7 @@ export class Lease {
 
   /** From now on the pool does not take the connection back, until a statement has run. */
   claim(): void {
+    this.#busy()
     if (this.#slot?.lendable !== undefined) this.host.setLendable(this.#slot, false)
   }
 
@@ -228,7 +254,9 @@ export class Lease {
     return this.#exclusive<Result>(statement, turn, running, (connection, done) => {
       if (turn.enters !== undefined) this.#sections.section = turn.enters
       const note = this.#fateOf(statement, turn)
-      connection.run(statement, (exit) => {
+      const inTime = this.#limit(turn)
+      connection.run(statement, (answered) => {
+        const exit = inTime === undefined ? answered : inTime(statement, answered)
         note?.(exit)
         const held = this.#member?.connection.session()
         const answer = held === "transaction" ? toldOutcome(statement, turn, exit) : exit
@@ -283,6 +311,7 @@ export class Lease {
     heir.history = this.history
     heir.#doomed = this.#doomed
     heir.state = state
+    heir.#busy()
     this.#heir = heir
     this.#slot = this.#member = undefined
     this.host.reassign(slot, heir)
@@ -319,7 +348,10 @@ export class Lease {
       // a stream whose connection was taken from it, or that was interrupted while it read, must not look complete
       if (this.state._tag !== "Streaming" || open.asked) return fail(this.#refusal(statement, open.turn))
       open.asked = true
-      cursor.next((exit) => {
+      const inTime = this.#limit(open.turn)
+      cursor.next((answered) => {
+        // rows that came while the statement was being stopped are not all
+        const exit = inTime === undefined ? answered : inTime(statement, answered, true)
         open.note?.(exit)
         const streaming = this.state._tag === "Streaming"
         if (streaming && Exit.isSuccess(exit) && exit.value.length > 0) {
@@ -373,10 +405,11 @@ export class Lease {
       }
       if (this.#mustWait(turn)) {
         waiting = this.#sections.enqueue({ section: turn.section, start })
-        stopWaiting = this.host.afterAcquireTimeout((millis) => {
+        const waitedMillis = this.host.limits.acquireTimeout
+        stopWaiting = this.host.after(waitedMillis, () => {
           if (waiting === undefined) return
           this.#turns?.leave(waiting)
-          settle(Exit.fail(new ConnectionBusy({ statement: statement.sql, waitedMillis: millis })))
+          settle(Exit.fail(new ConnectionBusy({ statement: statement.sql, waitedMillis })))
         })
       } else start()
       return Effect.suspend(() => {
@@ -392,6 +425,27 @@ export class Lease {
         )
       })
     })
+  }
+
+  /**
+   * Stops what runs now when its time is over. What it answers tells what to say of the answer, which comes all the same:
+   * that of the server, or of the loss of a connection on which nothing could be stopped.
+   */
+  #limit({ limit = this.host.limits.statementTimeout }: Turn): InTime | undefined {
+    if (limit === Infinity) return undefined
+    let over = false
+    const stop = this.host.after(limit, () => {
+      over = true
+      this.#interrupted()
+    })
+    return (statement, exit, partial = false) => {
+      stop()
+      if (!over) return exit
+      const told = partial && Exit.isSuccess(exit)
+        ? Exit.fail(new StatementCancelled({ statement: statement.sql, reason: "" }))
+        : exit
+      return outOfTime(statement, limit, told)
+    }
   }
 
   /** What the answer means for the transaction that the statement runs in, if it runs in one. */
@@ -455,8 +509,14 @@ export class Lease {
     if (this.rest === "keep" || this.state._tag !== "Ready" || this.#slot === undefined) return
     const session = this.#member?.connection.session() ?? "clean"
     if (!holdsNothing(session)) return
-    if (this.rest === "lend") this.host.setLendable(this.#slot, true, session === "clean" ? "clean" : "changed")
-    else this.release("the end of its statement")
+    if (this.rest === "lend") {
+      this.busySince = undefined
+      this.host.setLendable(this.#slot, true, session === "clean" ? "clean" : "changed")
+    } else this.release("the end of its statement")
+  }
+
+  #busy(): void {
+    if (!this.reported) this.busySince ??= this.host.now()
   }
 
   #interrupted(): void {

@@ -13,6 +13,7 @@ import {
   type DbError,
   type Outcome,
   SessionEnded,
+  StatementTimeoutError,
   TransactionAborted
 } from "../DbError.js"
 import type { Result, Row, SessionState, Statement } from "../Driver.js"
@@ -23,6 +24,12 @@ export type LeaseKind = "fiber" | "connection" | "session" | "stream"
 
 /** @internal What happens to a clean connection between two statements: kept, kept until somebody waits, returned. */
 export type Rest = "keep" | "lend" | "return"
+
+/** @internal Where a lease was acquired: by what, and the lines of its stack and of the spans around it. */
+export interface Origin {
+  readonly what: string
+  readonly trace: () => ReadonlyArray<string>
+}
 
 /** @internal Why a lease is over. */
 export type End =
@@ -59,6 +66,8 @@ export interface Turn {
   readonly patient?: boolean | undefined
   /** Whether the connection stays with the lease afterwards because the next statement belongs to this one. */
   readonly holds?: boolean | undefined
+  /** For how long it may run, in milliseconds; default as the pool says. */
+  readonly limit?: number | undefined
 }
 
 /** @internal */
@@ -145,6 +154,24 @@ export const noteFate = (
     if (failure !== undefined && traits.mayCommit === "never") whole.aborted ??= failure
     else whole.committed = true
   }
+}
+
+/** @internal What is said of a statement that was stopped because it ran for too long. */
+export const outOfTime = <A>(
+  { sql }: Statement,
+  limit: number,
+  exit: Exit.Exit<A, DbError>
+): Exit.Exit<A, DbError> => {
+  // it was faster after all
+  if (Exit.isSuccess(exit) || exit.cause._tag !== "Fail") return exit
+  const { error } = exit.cause
+  const ran = `it ran for longer than ${limit} ms`
+  if (error._tag === "StatementCancelled") {
+    return Exit.fail(new StatementTimeoutError({ statement: sql, reason: `${ran} and was stopped` }))
+  }
+  if (error._tag !== "ConnectionLost") return exit
+  const { outcome } = error
+  return Exit.fail(new ConnectionLost({ outcome, reason: `${ran} and could not be stopped`, statement: sql }))
 }
 
 /** @internal Why a statement cannot run in its section (any more), if it cannot. */

@@ -30,6 +30,8 @@ export interface Maintained {
   readonly broken: (slot: Slot<Connection, Lease>, work: Work) => void
   readonly closed: (slot: Slot<Connection, Lease>) => void
   readonly housekeeping: () => void
+  /** What is to be said of connections that are held for too long and of which it was not said yet. */
+  readonly leaks: () => ReadonlyArray<string>
 }
 
 /**
@@ -139,4 +141,13 @@ export const housekeeping = (pool: Maintained): Effect.Effect<void> => {
   // often enough that nothing outlives its time by more than a quarter, seldom enough to cost nothing
   const interval = Duration.millis(Math.min(Math.max(shortest / 4, 10), 30_000))
   return Effect.forever(Effect.zipRight(Effect.sleep(interval), Effect.sync(pool.housekeeping)))
+}
+
+/** Looks for ever for connections that are held for too long. */
+export const leakDetection = (pool: Maintained): Effect.Effect<void> => {
+  const { leakDetectionThreshold } = pool.config
+  if (!Number.isFinite(leakDetectionThreshold)) return Effect.void
+  const interval = Math.min(Math.max(leakDetectionThreshold / 4, 10), 10_000)
+  const look = Effect.suspend(() => Effect.forEach(pool.leaks(), (text) => Effect.logWarning(text), { discard: true }))
+  return Effect.forever(Effect.zipRight(Effect.sleep(interval), look))
 }

@@ -40,6 +40,16 @@ export const describe = (lease: Lease): string => {
   }
 }
 
+/** @internal That a borrower may have forgotten its connection, in words for the log. */
+export const suspicion = (pool: string, lease: Lease, heldMillis: number): string => {
+  const { connection, holder, origin } = lease
+  const who = `fiber ${
+    FiberId.threadName(holder)
+  } has held connection ${connection?.id} of ${pool} for ${heldMillis} ms`
+  const trace = origin?.trace() ?? []
+  return [`A leak is suspected: ${who} (${describe(lease)}). Acquired by ${origin?.what}`, ...trace].join("\n    ")
+}
+
 const hintFor = (lease: Lease | undefined): string | undefined => {
   if (lease === undefined) return undefined
   if (lease.kind === "fiber" && !(lease.connection !== undefined && holdsNothing(lease.connection.session()))) {

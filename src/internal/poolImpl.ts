@@ -26,12 +26,13 @@ import {
 import type { Connection, Driver } from "../Driver.js"
 import type { Affinity, PoolConfig } from "../PoolConfig.js"
 import { makeCounters, type PoolSnapshot } from "../PoolStats.js"
-import { Lease, type LeaseHost } from "./lease.js"
+import { Lease, type LeaseHost, type Limits } from "./lease.js"
 import type { Rest } from "./leaseModel.js"
 import * as maintenance from "./maintenance.js"
-import { describe, refusal } from "./poolErrors.js"
+import { describe, refusal, suspicion } from "./poolErrors.js"
 import type { Action, Member } from "./poolModel.js"
 import { PoolState } from "./poolState.js"
+import { Timers } from "./timers.js"
 
 /** Milliseconds after which a connect that is under way is no reason any more to leave a fiber what it does not use. */
 const mostPatience = 1_000
@@ -42,6 +43,7 @@ const restOf: Record<Affinity, Rest> = { soft: "lend", strict: "keep", statement
 export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   readonly counters = makeCounters()
   readonly #state: PoolState<Connection, Lease>
+  readonly #timers: Timers
   readonly #patience: number
   #lastFailure: ConnectFailure | undefined
   #backOff: Fiber.RuntimeFiber<void> | undefined
@@ -58,6 +60,10 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     readonly empty: Deferred.Deferred<void>,
     readonly connects: Schedule.ScheduleDriver<unknown, ConnectFailure>
   ) {
+    this.#timers = new Timers(this.now, (millis, then) => {
+      const fiber = this.fork(Effect.zipRight(Effect.sleep(millis), Effect.sync(then)))
+      return () => fiber.unsafeInterruptAsFork(FiberId.none)
+    })
     this.#patience = Math.min(mostPatience, config.acquireTimeout / 2)
     this.#state = new PoolState({ ...config, patience: this.#patience }, config.poolSize)
   }
@@ -123,7 +129,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   readonly unsafeBorrow: Pool["unsafeBorrow"] = (kind, holder, options) => {
     const { maxWaiters, name } = this.config
-    const lease = this.unsafeLease(kind, holder)
+    const lease = this.unsafeLease(kind, holder, options?.origin)
     if (this.#state.phase !== "Open") {
       lease.refuse(new PoolClosed({ pool: name }))
       return lease
@@ -148,8 +154,8 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     return lease
   }
 
-  readonly unsafeLease: Pool["unsafeLease"] = (kind, holder) =>
-    new Lease(this, kind, holder, kind === "fiber" ? restOf[this.config.affinity] : "keep")
+  readonly unsafeLease: Pool["unsafeLease"] = (kind, holder, origin) =>
+    new Lease(this, kind, holder, kind === "fiber" ? restOf[this.config.affinity] : "keep", origin)
 
   readonly unsafeSuspect = (lease: Lease): boolean =>
     lease.slot !== undefined && this.#state.suspect(lease.slot, this.now())
@@ -187,11 +193,11 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     member.epoch = this.#state.epoch
   }
 
-  readonly afterAcquireTimeout: LeaseHost["afterAcquireTimeout"] = (then) => {
-    const millis = this.config.acquireTimeout
-    const fiber = this.fork(Effect.zipRight(Effect.sleep(millis), Effect.sync(() => then(millis))))
-    return () => fiber.unsafeInterruptAsFork(FiberId.none)
+  get limits(): Limits {
+    return this.config
   }
+
+  readonly after: LeaseHost["after"] = (millis, then) => this.#timers.after(millis, then)
 
   readonly patiently: LeaseHost["patiently"] = (effect, giveUp) =>
     Effect.map(
@@ -233,6 +239,21 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     // a connection that broke while it was closing has been counted
     if (slot.state._tag === "Retiring") this.counters.closed++
     this.#do(this.#state.closed(slot, this.now()))
+  }
+
+  readonly leaks = (): ReadonlyArray<string> => {
+    const now = this.now()
+    const { leakDetectionThreshold, name } = this.config
+    const found: Array<string> = []
+    for (const { state } of this.#state.held) {
+      if (state._tag !== "Held" || state.lease.reported) continue
+      const { busySince = now } = state.lease
+      if (now - busySince < leakDetectionThreshold) continue
+      state.lease.reported = true
+      this.counters.leaksSuspected++
+      found.push(suspicion(name, state.lease, now - busySince))
+    }
+    return found
   }
 
   readonly housekeeping = (): void => this.#do(this.#state.housekeeping(this.now()))

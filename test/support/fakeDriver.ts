@@ -8,7 +8,7 @@
  *
  * Statements: `SELECT id`, `SELECT LAST_INSERT_ID()`, `SELECT ROW_COUNT()`, `SLEEP n` (milliseconds), `INSERT`,
  * `DIRTY`, `BEGIN`, `COMMIT`, `ROLLBACK`, `FAIL`, `READ ONLY`, `LOSE` (outcome unknown), `LOSE UNSENT` (not executed),
- * `ROWS n` and `ROWS n THEN LOSE` (for streams, three rows a chunk). Anything else succeeds and does nothing.
+ * `ROWS n`, `ROWS n THEN LOSE` and `ROWS n THEN HANG` (for streams, three rows a chunk). Anything else succeeds and does nothing.
  */
 import { expect } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, type Fiber, FiberId, Option, Runtime } from "effect"
@@ -481,6 +481,7 @@ export class FakeConnection implements Connection {
   }
 
   #afterRows(sql: string): Effect.Effect<ReadonlyArray<Row>, DbError> {
+    if (sql.endsWith("HANG")) return Effect.never
     return sql.endsWith("LOSE") ? Effect.fail(lost("unknown", sql)) : Effect.succeed([])
   }
 }

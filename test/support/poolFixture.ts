@@ -21,6 +21,8 @@ export const config = (options: Partial<PoolConfig> = {}): PoolConfig => ({
   idleTimeout: 600_000,
   maxLifetime: 1_800_000,
   keepalive: 120_000,
+  statementTimeout: Infinity,
+  leakDetectionThreshold: Infinity,
   drainTimeout: 5_000,
   maxWaiters: Infinity,
   affinity: "soft",

@@ -13,7 +13,7 @@ const root = fileURLToPath(new URL("../../src/", import.meta.url))
 const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<string>]> = [
   ["errors", "DbError"],
   ["text", "internal/sqlText", "internal/linkedList"],
-  ["turns", "internal/turns"],
+  ["turns", "internal/turns", "internal/timers"],
   ["functions", "internal/builtinFunctions"],
   ["statements", "internal/sessionState"],
   ["contract", "Driver"],
@@ -24,7 +24,7 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["work", "internal/maintenance", "internal/poolErrors", "internal/cursorStream"],
   // the public face and what is behind it know each other: the face's types are the contract that the inside keeps
   ["pool", "ConnectionPool", "internal/poolImpl"],
-  ["attempts", "internal/attempts"],
+  ["attempts", "internal/attempts", "internal/origin"],
   ["affinity", "FiberConnection"],
   ["queries", "Queries"],
   ["database parts", "Transaction", "DbConnection"],

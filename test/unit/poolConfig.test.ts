@@ -41,6 +41,8 @@ describe("make", () => {
         idleTimeout: 10 * 60_000,
         maxLifetime: 30 * 60_000,
         keepalive: 2 * 60_000,
+        statementTimeout: Infinity,
+        leakDetectionThreshold: Infinity,
         drainTimeout: 5_000,
         maxWaiters: Infinity,
         affinity: "soft",

@@ -1,0 +1,61 @@
+/**
+ * Where a connection was acquired, for the report of one that seems forgotten: the stack of the call that asked for it by
+ * name, and the spans around its fiber.
+ *
+ * @internal
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Tracer from "effect/Tracer"
+import type { Origin } from "./leaseModel.js"
+
+/** A call of this library by the program. */
+interface Call {
+  readonly what: string
+  readonly stack: string
+}
+
+/** The call by which the effect that is running was made, while that is to be known. */
+class CurrentCall extends Context.Reference<CurrentCall>()<"effect-sql-pool/CurrentCall", Call | undefined>(
+  "effect-sql-pool/CurrentCall",
+  { defaultValue: () => undefined }
+) {}
+
+/**
+ * @internal The effect, which remembers the call that made it. Has to be called by what the program calls.
+ */
+export const called = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.provideService(effect, CurrentCall, { what, stack: new Error().stack ?? "" })
+
+const own = new URL("..", import.meta.url).href
+const ownPath = decodeURIComponent(new URL(own).pathname)
+const uninteresting = [own, ownPath, "/node_modules/effect/", "node:internal"]
+
+/** The frames that are the program's. */
+const frames = (stack: string): ReadonlyArray<string> =>
+  stack.split("\n").slice(1).map((line) => line.trim()).filter((line) =>
+    line.startsWith("at ") && !uninteresting.some((place) => line.includes(place))
+  )
+
+const spansOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): ReadonlyArray<string> => {
+  const names: Array<string> = []
+  let span = Context.getOption(fiber.currentContext, Tracer.ParentSpan)
+  while (Option.isSome(span)) {
+    if (span.value._tag === "ExternalSpan") break
+    names.push(`in the span ${span.value.name}`)
+    span = span.value.parent
+  }
+  return names
+}
+
+/** @internal Where the fiber is about to acquire a connection; `what` for when no call is remembered. */
+export const originOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>, what: string): Origin => {
+  const call = Context.get(fiber.currentContext, CurrentCall)
+  const spans = spansOf(fiber)
+  return {
+    what: call?.what ?? what,
+    trace: () => [...frames(call?.stack ?? ""), ...spans]
+  }
+}
