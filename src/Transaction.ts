@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as DbErrors from "./DbError.js"
 import type { DbError } from "./DbError.js"
-import type { Isolation, Statement } from "./Driver.js"
+import { holdsNothing, type Isolation, type Statement } from "./Driver.js"
 import type { FiberConnection, TransactionScope, TransactionWhole } from "./FiberConnection.js"
 import { Again, isAgain, isReplaceable, retry } from "./internal/attempts.js"
 import type { Lease } from "./internal/lease.js"
@@ -254,15 +254,19 @@ const enter = (
   lease: Lease,
   { begin, owned, section }: Bracket
 ): Effect.Effect<void, DbError | Again> =>
-  Effect.catchAll(
-    Effect.forEach(
-      begin,
-      (sql, index) =>
-        lease.run(statement(fibers, sql), index === 0 ? { section: section.parent, enters: section } : { section }),
-      { discard: true }
-    ),
-    (error) => Effect.fail(owned && isReplaceable(lease, error) ? new Again(error) : error)
-  )
+  Effect.suspend(() => {
+    // SET TRANSACTION ISOLATION LEVEL is a change too, but one that would be made again
+    const replaceable = owned && lease.connection !== undefined && holdsNothing(lease.connection.session())
+    return Effect.catchAll(
+      Effect.forEach(
+        begin,
+        (sql, index) =>
+          lease.run(statement(fibers, sql), index === 0 ? { section: section.parent, enters: section } : { section }),
+        { discard: true }
+      ),
+      (error) => Effect.fail(replaceable && isReplaceable(lease, error, true) ? new Again(error) : error)
+    )
+  })
 
 /** Sends the statements that end the section. */
 const leave = (
@@ -332,7 +336,11 @@ const rollBack = (
     lease.popTo(section)
     section.ended = true
     if (owned && Cause.isInterrupted(cause)) {
-      return Effect.sync(() => lease.release("an interrupted transaction"))
+      return Effect.sync(() => {
+        // whether or not the connection is lost already, the fiber knows that the transaction is
+        lease.told = true
+        lease.release("an interrupted transaction")
+      })
     }
     if (section.parent !== undefined && lease.connection?.session() !== "transaction" && lease.state._tag === "Ready") {
       // the server has undone everything by itself, savepoints included, as for a deadlock

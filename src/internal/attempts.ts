@@ -44,12 +44,16 @@ export const checkPrevious = (
     )
   })
 
-/** @internal Whether the failure has ended the lease, and another connection would do as well. */
-export const isReplaceable = (lease: Lease, error: DbError): boolean => {
+/**
+ * @internal Whether the failure has ended the lease, and another connection would do as well; `heldNothing` when that is
+ * known of what it held.
+ */
+export const isReplaceable = (lease: Lease, error: DbError, heldNothing = false): boolean => {
   if (!Recovery.isStale(error)) return false
   const end = lease.state._tag === "Ended" ? lease.state.end : undefined
   // a lease that goes on holds what a retry on another connection would miss, and a pool that cut it lends no other
-  return end !== undefined && (end._tag !== "Lost" || (end.held === "clean" && end.error._tag !== "PoolClosed"))
+  return end !== undefined &&
+    (end._tag !== "Lost" || ((heldNothing || end.held === "clean") && end.error._tag !== "PoolClosed"))
 }
 
 /** @internal Whether a statement that failed may be run again; a connection that is of no use any more is closed. */
