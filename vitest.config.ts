@@ -1,6 +1,6 @@
 import { defineConfig } from "vitest/config"
 
-export default defineConfig({
+const config = defineConfig({
   test: {
     projects: [
       {
@@ -36,4 +36,10 @@ export default defineConfig({
       reportsDirectory: "coverage"
     }
   }
+})
+
+export default defineConfig(({ mode }) => {
+  // The workers inherit it; see flavourOfRun in test/support/serverProgram.ts.
+  if (mode === "mysql") process.env["DB_TEST_FLAVOUR"] = "mysql"
+  return config
 })

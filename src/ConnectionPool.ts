@@ -57,7 +57,10 @@ export interface Pool {
    * waiting, not the draining.
    */
   readonly drain: Effect.Effect<void>
-  /** {@link drain}, then cuts what is still in use. Every later borrow fails with `PoolClosed`. */
+  /**
+   * {@link drain}, then cuts what is still in use; statements are stopped on the server, which takes up to
+   * `cancelTimeout`. Every later borrow fails with `PoolClosed`.
+   */
   readonly closeAll: Effect.Effect<DrainReport>
   /** @internal Borrows: the lease is granted at once or waits, see `Lease.granted`. Synchronous. */
   readonly unsafeBorrow: (

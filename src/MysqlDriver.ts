@@ -18,12 +18,12 @@ import type { Shared } from "./internal/mysqlConnection.js"
 import { connectFailure } from "./internal/mysqlErrors.js"
 import type { MysqlError } from "./internal/mysqlErrors.js"
 import { makeKiller } from "./internal/mysqlKiller.js"
-import { resolve } from "./internal/mysqlOptions.js"
+import { resolve, tlsMaterial } from "./internal/mysqlOptions.js"
 import type { MysqlSettings } from "./internal/mysqlOptions.js"
 import { encodeParameters, rejectParameter } from "./internal/mysqlParameters.js"
-import { pipeline, runPipeline } from "./internal/mysqlProtocol.js"
+import { destroyRaw, pipeline, runPipeline, watchSize } from "./internal/mysqlProtocol.js"
 import type { Pipeline, RawCallback, RawConnection, RawQuery } from "./internal/mysqlProtocol.js"
-import { connectCharset, transactionSyntax } from "./internal/mysqlSession.js"
+import { askRole, connectCharset, transactionSyntax } from "./internal/mysqlSession.js"
 import { UnpreparableTexts } from "./internal/mysqlStatement.js"
 import type { Credentials, MysqlOptions, TlsOptions } from "./PoolConfig.js"
 
@@ -31,13 +31,8 @@ import type { Credentials, MysqlOptions, TlsOptions } from "./PoolConfig.js"
 const identify = "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id)"
 const askCharset = "SELECT @@character_set_client"
 
-const secret = (value: Redacted.Redacted | undefined): string | undefined =>
-  value === undefined ? undefined : Redacted.value(value)
-
-const sslOf = ({ key, passphrase, verify = true, ...material }: TlsOptions) => ({
-  ...material,
-  key: secret(key),
-  passphrase: secret(passphrase),
+const sslOf = ({ verify = true, ...material }: TlsOptions) => ({
+  ...tlsMaterial(material),
   rejectUnauthorized: verify,
   verifyIdentity: verify
 })
@@ -100,20 +95,26 @@ const openOnce = (
     // Replaced by the encrypted one when there is TLS.
     const socket = raw.stream
     const destroy = (): void => {
-      raw.destroy()
-      raw.stream.destroy()
+      destroyRaw(raw)
       socket.destroy()
     }
     let over = false
     const fail = (error: MysqlError, doing?: string): void => {
       if (over) return
       over = true
+      stopWatching()
       destroy()
       resume(Effect.fail(connectFailure(error, shared.settings.target, doing)))
     }
+    const stopWatching = watchSize(raw, () => fail({ message: "the server says too much", code: "PROTOCOL_ERROR" }))
     raw.on("error", (error) => fail(error))
     socket.once("close", () => fail({ message: "the server closed the connection", code: "PROTOCOL_CONNECTION_LOST" }))
     raw.on("connect", ({ serverVersion }) => {
+      // Whoever is in between can put an answer behind the greeting, and mysql2 believes what it has read by then.
+      if (shared.settings.tls !== undefined && raw.stream.secureConnecting !== false) {
+        const message = "the server answered before the connection was encrypted"
+        return fail({ message, code: "HANDSHAKE_SSL_ERROR" })
+      }
       // mysql2 copies its options for every statement.
       raw.config.password = undefined
       runPipeline(raw, setup, ({ refused, status, values }) => {
@@ -127,12 +128,14 @@ const openOnce = (
           return fail({ message, code: "EINVAL" })
         }
         over = true
+        stopWatching()
         const flavour = /mariadb/i.test(serverVersion) ? "mariadb" : "mysql"
         // Made at once: from here on it is the connection that has to notice its own loss.
         const connection = new MysqlConnection(raw, shared, {
           flavour,
           server: values.get(identify) ?? "",
-          status
+          status,
+          role: values.get(askRole)
         })
         resume(Effect.succeed(connection))
       }, fail)
@@ -173,7 +176,7 @@ export const make = (options: MysqlOptions): Effect.Effect<Driver, InvalidConfig
       kill,
       unpreparable: new UnpreparableTexts(),
       makeQuery: (raw, sql, done) => createQuery({ sql }, undefined, done, raw.config),
-      resetCommands: pipeline([...restoreDatabase, ...setup, ...initialSql], { reset: true }),
+      resetCommands: pipeline([...restoreDatabase, ...setup, ...initialSql, askRole], { reset: true }),
       encode: (params) =>
         encodeParameters(
           params,
@@ -190,6 +193,10 @@ export const make = (options: MysqlOptions): Effect.Effect<Driver, InvalidConfig
       generatedId: "SELECT LAST_INSERT_ID()",
       severalStatements: settings.severalStatements,
       rejectParameter,
-      connect: open(config, pipeline([...setup, identify, ...initialSql, askCharset], { reset: false }), shared)
+      connect: open(
+        config,
+        pipeline([...setup, identify, ...initialSql, askCharset, askRole], { reset: false }),
+        shared
+      )
     }
   })

@@ -49,7 +49,7 @@ export const checkPrevious = (
  * known of what it held.
  */
 export const isReplaceable = (lease: Lease, error: DbError, heldNothing = false): boolean => {
-  if (!Recovery.isStale(error)) return false
+  if (lease.overdue || !Recovery.isStale(error)) return false
   const end = lease.state._tag === "Ended" ? lease.state.end : undefined
   // a lease that goes on holds what a retry on another connection would miss, and a pool that cut it lends no other
   return end !== undefined &&

@@ -32,6 +32,7 @@ import {
   remember,
   type Rest,
   sectionRefusal,
+  stoppedRead,
   toldOutcome,
   type Turn
 } from "./leaseModel.js"
@@ -61,6 +62,8 @@ export interface LeaseHost {
   readonly giveBack: (slot: Slot<Connection, Lease>, condition: Condition) => void
   /** The connection is of no use any more. */
   readonly discard: (slot: Slot<Connection, Lease>, why: "lost" | "cancel failed" | "invalidated") => void
+  /** It answered that it takes no writes: a server that is not the primary any more. */
+  readonly demoted: () => void
   /** The connection has just answered. */
   readonly answered: (member: Member<Connection>) => void
   readonly limits: Limits
@@ -83,6 +86,7 @@ interface Open {
   active: boolean
   asked: boolean
   readonly turn: Turn
+  connection: Connection | undefined
   note: Note | undefined
 }
 
@@ -101,6 +105,8 @@ export class Lease {
   history: History = noHistory
   /** Whether the borrower knows that the connection is lost. */
   told = false
+  /** Whether the connection was lost because a statement's time was over: there is none left to run it again. */
+  overdue = false
   /** Since when the pool could not have taken the connection back, if it has to know. */
   busySince: number | undefined
   /** Whether it was said that the borrower holds it for too long, or need not be. */
@@ -115,6 +121,8 @@ export class Lease {
   /** The lease that has the connection after this one. */
   #heir: Lease | undefined
   #advancing = false
+  /** Whether what runs is waited for instead of stopped. */
+  #patient = false
 
   constructor(
     readonly host: LeaseHost,
@@ -157,6 +165,17 @@ export class Lease {
     this.#slot = this.#member = undefined
     this.state = { _tag: "Ended", end: { _tag: "Lost", error, held } }
     this.#wakeAll()
+  }
+
+  /**
+   * The pool ends. Answers with the connection when something runs on it that should not go on without anybody who
+   * hears of it; a COMMIT is not stopped halfway.
+   */
+  cut(error: DbError): Connection | undefined {
+    const stoppable = (this.state._tag === "Running" || this.state._tag === "Streaming") && !this.#patient
+    const connection = this.#member?.connection
+    this.lost(error)
+    return stoppable ? connection : undefined
   }
 
   // --- to the borrower ---------------------------------------------------------------------------------------------
@@ -256,10 +275,11 @@ export class Lease {
       const note = this.#fateOf(statement, turn)
       const inTime = this.#limit(turn)
       connection.run(statement, (answered) => {
-        const exit = inTime === undefined ? answered : inTime(statement, answered)
+        const whole = this.state._tag === "Running" ? answered : stoppedRead(statement, answered)
+        const exit = inTime === undefined ? whole : inTime(statement, whole)
         note?.(exit)
-        const held = this.#member?.connection.session()
-        const answer = held === "transaction" ? toldOutcome(statement, turn, exit) : exit
+        // of the connection, which the lease may have given up by now
+        const answer = connection.session() === "transaction" ? toldOutcome(statement, turn, exit) : exit
         this.history = remember(this.history, statement, exit)
         if (turn.enters !== undefined && Exit.isFailure(exit) && this.state._tag === "Running") {
           // one that was interrupted may have been done: then its section has to undo it
@@ -275,7 +295,7 @@ export class Lease {
   /** A cursor over the statement's rows, for as long as the scope; ending it early stops the statement on the server. */
   cursor(statement: Statement, turn: Turn = outside): Effect.Effect<OpenCursor, DbError, Scope.Scope> {
     return Effect.suspend(() => {
-      const open: Open = { active: false, asked: false, turn, note: undefined }
+      const open: Open = { active: false, asked: false, turn, connection: undefined, note: undefined }
       // the finalizer comes first: nothing can be lost between the start of the cursor and its registration
       return Effect.zipRight(
         Effect.addFinalizer(() =>
@@ -286,6 +306,7 @@ export class Lease {
         Effect.map(
           this.#exclusive<Cursor>(statement, turn, streaming, (connection, done) => {
             open.active = true
+            open.connection = connection
             open.note = this.#fateOf(statement, turn)
             done(Exit.succeed(connection.stream(statement)))
           }),
@@ -351,8 +372,9 @@ export class Lease {
       const inTime = this.#limit(open.turn)
       cursor.next((answered) => {
         // rows that came while the statement was being stopped are not all
-        const exit = inTime === undefined ? answered : inTime(statement, answered, true)
-        open.note?.(exit)
+        const read = inTime === undefined ? answered : inTime(statement, answered, true)
+        open.note?.(read)
+        const exit = open.connection?.session() === "transaction" ? toldOutcome(statement, open.turn, read) : read
         const streaming = this.state._tag === "Streaming"
         if (streaming && Exit.isSuccess(exit) && exit.value.length > 0) {
           open.asked = false
@@ -397,6 +419,7 @@ export class Lease {
           return this.#next()
         }
         this.state = activity
+        this.#patient = turn.patient === true
         phase = "started"
         this.claim()
         begin(connection, settle)
@@ -444,7 +467,10 @@ export class Lease {
       const told = partial && Exit.isSuccess(exit)
         ? Exit.fail(new StatementCancelled({ statement: statement.sql, reason: "" }))
         : exit
-      return outOfTime(statement, limit, told)
+      const answer = outOfTime(statement, limit, told)
+      this.overdue = Exit.isFailure(answer) && answer.cause._tag === "Fail" &&
+        answer.cause.error._tag === "ConnectionLost"
+      return answer
     }
   }
 
@@ -474,7 +500,10 @@ export class Lease {
     if (!member.connection.isOpen()) return this.#broke(error)
     this.host.answered(member)
     // a server that has become read-only is not the one that the next statement should find
-    if (error?._tag === "ReadOnlyError") this.#doomed = true
+    if (error?._tag === "ReadOnlyError") {
+      this.#doomed = true
+      this.host.demoted()
+    }
     if (this.#doomed && this.kind === "fiber" && this.#holdsNothing) {
       return this.invalidate("a read-only server")
     }

@@ -13,6 +13,7 @@ import {
   type DbError,
   type Outcome,
   SessionEnded,
+  StatementCancelled,
   StatementTimeoutError,
   TransactionAborted
 } from "../DbError.js"
@@ -124,11 +125,11 @@ const outcomeInside = ({ section }: Turn): Outcome => section?.whole.committed =
  * @internal What is said of a statement whose connection broke while a transaction was open: that went with it, unless
  * this statement was one that may have committed.
  */
-export const toldOutcome = (
+export const toldOutcome = <A>(
   { sql, traits }: Statement,
   turn: Turn,
-  exit: Exit.Exit<Result, DbError>
-): Exit.Exit<Result, DbError> => {
+  exit: Exit.Exit<A, DbError>
+): Exit.Exit<A, DbError> => {
   if (Exit.isSuccess(exit) || exit.cause._tag !== "Fail" || exit.cause.error._tag !== "ConnectionLost") return exit
   const { code, errno, outcome, reason, sqlState } = exit.cause.error
   const commits = turn.final === "commit" && turn.section?.parent === undefined
@@ -156,13 +157,21 @@ export const noteFate = (
   }
 }
 
+/**
+ * @internal What is said of a statement that was to be stopped while somebody still waits for its answer. A write was faster
+ * after all; but what MySQL reads when it is stopped in a SLEEP or a BENCHMARK is a wrong value.
+ */
+export const stoppedRead = <A>({ sql, traits }: Statement, exit: Exit.Exit<A, DbError>): Exit.Exit<A, DbError> =>
+  Exit.isSuccess(exit) && traits.plainRead
+    ? Exit.fail(new StatementCancelled({ statement: sql, reason: "its connection was taken from it" }))
+    : exit
+
 /** @internal What is said of a statement that was stopped because it ran for too long. */
 export const outOfTime = <A>(
   { sql }: Statement,
   limit: number,
   exit: Exit.Exit<A, DbError>
 ): Exit.Exit<A, DbError> => {
-  // it was faster after all
   if (Exit.isSuccess(exit) || exit.cause._tag !== "Fail") return exit
   const { error } = exit.cause
   const ran = `it ran for longer than ${limit} ms`

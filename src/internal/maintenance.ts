@@ -27,7 +27,10 @@ export interface Maintained {
   readonly opened: (slot: Slot<Connection, Lease>, connection: Connection, expiresAt: number) => void
   readonly openFailed: (slot: Slot<Connection, Lease>, failure: ConnectFailure) => void
   readonly prepared: (slot: Slot<Connection, Lease>) => void
-  readonly broken: (slot: Slot<Connection, Lease>, work: Work) => void
+  /** `refused`: it answered that it would not, and is of no use for that reason alone. */
+  readonly broken: (slot: Slot<Connection, Lease>, work: Work, refused: boolean) => void
+  /** The request to stop a statement was not answered: the server may have frozen. */
+  readonly unanswered: () => void
   readonly closed: (slot: Slot<Connection, Lease>) => void
   readonly housekeeping: () => void
   /** What is to be said of connections that are held for too long and of which it was not said yet. */
@@ -97,7 +100,7 @@ export const prepare = (
   else pool.counters.validations++
   return Effect.map(Effect.exit(within(effect, timeout)), (exit) => {
     if (Exit.isSuccess(exit) && exit.value && member.connection.isOpen()) pool.prepared(slot)
-    else pool.broken(slot, work)
+    else pool.broken(slot, work, work === "reset" && Exit.isFailure(exit) && member.connection.isOpen())
   })
 }
 
@@ -129,7 +132,10 @@ export const stop = (
     pool.counters.cancelled++
     return Effect.map(
       Effect.exit(within(connection.cancel, pool.config.cancelTimeout)),
-      (exit) => done(Exit.isSuccess(exit) && exit.value)
+      (exit) => {
+        if (Exit.isSuccess(exit) && !exit.value) pool.unanswered()
+        done(Exit.isSuccess(exit) && exit.value)
+      }
     )
   })
 

@@ -18,12 +18,11 @@ import type { Flavour, MysqlError } from "./mysqlErrors.js"
 import type { Kill, SideConnection } from "./mysqlKiller.js"
 import { writeStatement } from "./mysqlLiterals.js"
 import type { MysqlSettings } from "./mysqlOptions.js"
-import { askStatus, forgetStatements, runPipeline } from "./mysqlProtocol.js"
+import { askStatus, destroyRaw, forgetStatements, onDisorder, runPipeline } from "./mysqlProtocol.js"
 import type { Pipeline, RawCallback, RawConnection, RawQuery } from "./mysqlProtocol.js"
-import { SessionTracker } from "./mysqlSession.js"
+import { askRole, SessionTracker } from "./mysqlSession.js"
 import { runStatement, streamStatement } from "./mysqlStatement.js"
 import type { Host, Operation, UnpreparableTexts } from "./mysqlStatement.js"
-import type { StatementTraits } from "./sessionState.js"
 
 /**
  * What the connections of one driver have in common.
@@ -50,6 +49,8 @@ export interface Peer {
   readonly server: string
   /** The status flags after the session was set up. */
   readonly status: number
+  /** The session's roles at that time. */
+  readonly role: string | undefined
 }
 
 /** @internal */
@@ -89,9 +90,7 @@ export class MysqlConnection implements SideConnection {
       fail: (operation, error) => this.fail(operation, error)
     }
     raw.on("error", (error) => this.lose(error))
-    // Packets out of order: this answer may be that to another command, so it must not be believed. It would be given
-    // in a later tick; only a refusal is given at once.
-    raw.on("warn", (error) => process.nextTick(() => this.lose(error)))
+    onDisorder(raw, (error) => this.lose(error))
     raw.stream.once("close", () => this.lose({ message: "the server closed the connection" }))
   }
 
@@ -105,13 +104,13 @@ export class MysqlConnection implements SideConnection {
   }
 
   run(statement: Statement, done: (result: Exit.Exit<Result, DbError>) => void): void {
-    const operation = this.begin(statement.sql, (error) => done(Exit.fail(error)), undefined, statement.traits)
+    const operation = this.begin(statement.sql, (error) => done(Exit.fail(error)), undefined, statement)
     if (operation !== undefined) runStatement(this.host, operation, statement, done)
   }
 
   stream(statement: Statement): Cursor {
     const cursor = new RowCursor(this.raw)
-    const operation = this.begin(statement.sql, (error) => cursor.finish(error), () => cursor.drain(), statement.traits)
+    const operation = this.begin(statement.sql, (error) => cursor.finish(error), () => cursor.drain(), statement)
     if (operation !== undefined) streamStatement(this.host, operation, statement, cursor)
     return cursor
   }
@@ -130,13 +129,18 @@ export class MysqlConnection implements SideConnection {
     const operation = this.begin("COM_RESET_CONNECTION", (error) => resume(Effect.fail(error)))
     if (operation === undefined) return
     if (this.tracker.databaseChanged && this.shared.settings.database === undefined) {
-      const reason = "the session has chosen a default database, and nothing brings it back to none"
-      const error = new StatementError({ statement: operation.statement, reason })
-      return this.finish(operation, () => operation.fail(error))
+      return this.notRestored(
+        operation,
+        "the session has chosen a default database, and nothing brings it back to none"
+      )
     }
+    if (this.tracker.keepsProfiles) return this.notRestored(operation, "the session keeps a profile of its statements")
     operation.phase = "sent"
-    runPipeline(this.raw, this.shared.resetCommands, ({ refused, status }) => {
+    runPipeline(this.raw, this.shared.resetCommands, ({ refused, status, values }) => {
       if (refused !== undefined) return this.fail(operation, refused.error, refused.name)
+      if (values.get(askRole) !== this.peer.role) {
+        return this.notRestored(operation, "the session has chosen another role")
+      }
       forgetStatements(this.raw)
       // mysql2 encodes in what it was last told that the session uses.
       this.raw.config.charsetNumber = this.charsetNumber
@@ -191,9 +195,18 @@ export class MysqlConnection implements SideConnection {
     statement: string,
     fail: (error: DbError) => void,
     drain = (): void => {},
-    traits?: StatementTraits
+    { params = [], traits }: Partial<Statement> = {}
   ): Operation | undefined {
-    const operation: Operation = { statement, traits, fail, drain, ended: [], phase: "unsent", cancelled: false }
+    const operation: Operation = {
+      statement,
+      traits,
+      params,
+      fail,
+      drain,
+      ended: [],
+      phase: "unsent",
+      cancelled: false
+    }
     this.operation = operation
     if (this.isOpen()) return operation
     this.shut()
@@ -211,9 +224,9 @@ export class MysqlConnection implements SideConnection {
   private fail(operation: Operation, error: MysqlError, statement = operation.statement): void {
     const { flavour } = this.peer
     const { readOnlyAsked } = this.tracker
-    const { phase, traits } = operation
+    const { params, phase, traits } = operation
     const several = traits !== undefined && (traits.statements > 1 || traits.mayCommit === "unseen")
-    const failure = statementFailure(error, { flavour, phase, statement, readOnlyAsked, several })
+    const failure = statementFailure(error, { flavour, phase, statement, params, readOnlyAsked, several })
     const ends = endsConnection(failure)
     if (ends || failure._tag === "ConnectionLost") this.shut()
     if (phase === "sent" && traits !== undefined) this.tracker.refused()
@@ -245,6 +258,12 @@ export class MysqlConnection implements SideConnection {
     })
   }
 
+  /** What a reset cannot undo: the pool will replace the connection. */
+  private notRestored(operation: Operation, reason: string): void {
+    const error = new StatementError({ statement: operation.statement, reason })
+    this.finish(operation, () => operation.fail(error))
+  }
+
   private lose(error: MysqlError, { report }: { readonly report: boolean } = { report: true }): void {
     if (this.life === "closed") return
     const expected = this.life === "closing" || !report
@@ -268,8 +287,6 @@ export class MysqlConnection implements SideConnection {
 
   private shut(): void {
     this.life = "closed"
-    this.raw.destroy()
-    // mysql2 only ends the socket, and a peer that is gone never answers that.
-    this.raw.stream.destroy()
+    destroyRaw(this.raw)
   }
 }

@@ -9,6 +9,7 @@
  */
 import type { ConnectFailure, DbError, ServerRefusal, StatementFailure } from "../DbError.js"
 import * as Errors from "../DbError.js"
+import { type MysqlError, reasonOf } from "./mysqlReason.js"
 
 /** @internal */
 export type Flavour = "mysql" | "mariadb"
@@ -21,28 +22,15 @@ export type Flavour = "mysql" | "mariadb"
  */
 export type Phase = "unsent" | "prepare" | "sent"
 
-/**
- * What mysql2 throws, emits and calls back with. A server's error has a positive `errno`, a socket's a negative one or
- * none; `code` is a number for an idle 4031.
- *
- * @internal
- */
-export interface MysqlError {
-  readonly message: string
-  readonly code?: string | number | undefined
-  readonly errno?: number | undefined
-  readonly sqlState?: string | undefined
-  readonly sqlMessage?: string | undefined
-  readonly fatal?: boolean | undefined
-  /** Of an AggregateError, which Node gives when every address of a name refused; its own message is empty. */
-  readonly errors?: ReadonlyArray<{ readonly message: string }> | undefined
-}
+export type { MysqlError } from "./mysqlReason.js"
 
 /** @internal */
 export interface StatementContext {
   readonly flavour: Flavour
   readonly phase: Phase
   readonly statement: string
+  /** What no message may show. */
+  readonly params?: ReadonlyArray<unknown> | undefined
   /** The user opened this transaction as READ ONLY, so that a refused write is no sign of a failover. */
   readonly readOnlyAsked?: boolean | undefined
   /** It is several statements, or calls such: those before the refused one have been executed. */
@@ -113,25 +101,6 @@ const connectMeanings = table<ConnectMeaning>(
   ["credentials", ["AUTH_SWITCH_PLUGIN_ERROR", "MYSQL_CLEAR_PASSWORD_NOT_ENABLED"]]
 )
 
-// Where the messages of these errors quote a value. Greedy: the value may hold a quote itself.
-const quotes: ReadonlyMap<number | string, readonly [RegExp, string]> = table<readonly [RegExp, string]>(
-  [[/entry '.*'(?= for key )/s, "entry"], [1062, 1586, 1859]],
-  [[/entry '.*'(?=,? (key|would) )/s, "entry"], [1557, 1761, 1762]],
-  [[/ value: '.*'(?= for | in |$)/s, " value"], [1292, 1366, 1411, 1525]],
-  [[/ '.*'(?= value found)/s, ""], [1367]],
-  [[/ for value .*$/s, " for the value"], [1526]],
-  [[/ in '.*'/s, ""], [1690]],
-  [[/: ".*"(?= at position)/s, ""], [3140, 3141]]
-)
-
-const reasonOf = (error: MysqlError): string => {
-  const text = error.sqlMessage ?? error.message
-  const said = text === "" ? error.errors?.[0]?.message ?? String(error.code ?? "unknown error") : text
-  const quote = error.errno === undefined ? undefined : quotes.get(error.errno)
-  // The sentence goes on after it.
-  return (quote === undefined ? said : said.replace(quote[0], quote[1])).replace(/\.$/, "")
-}
-
 const factsOf = (error: MysqlError) => ({
   code: typeof error.code === "string" ? error.code : undefined,
   errno: error.errno !== undefined && error.errno > 0 ? error.errno : undefined,
@@ -159,12 +128,13 @@ export const statementFailure = (
 ): Errors.ConnectionLost | StatementFailure => {
   const meaning = meaningOf(error, context.flavour)
   const { code, errno, sqlState } = factsOf(error)
-  const { phase, statement } = context
+  const { params, phase, statement } = context
+  const reason = reasonOf(error, params)
   if (typeof meaning === "string") {
     const ran = phase === "sent" && (meaning === "lost" || (context.several === true && errno !== undefined))
     return new Errors.ConnectionLost({
       outcome: ran ? "unknown" : "not executed",
-      reason: reasonOf(error),
+      reason,
       statement,
       code,
       errno,
@@ -172,7 +142,7 @@ export const statementFailure = (
     })
   }
   const refuse = meaning === readOnly && errno === 1792 && context.readOnlyAsked === true ? other : meaning
-  return refuse({ statement, reason: reasonOf(error), code, errno, sqlState })
+  return refuse({ statement, reason, code, errno, sqlState })
 }
 
 /**

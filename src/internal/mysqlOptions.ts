@@ -7,6 +7,7 @@
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { isIP } from "node:net"
+import { createSecureContext, type SecureContextOptions } from "node:tls"
 import { InvalidConfig } from "../DbError.js"
 import type { Credentials, MysqlOptions, TlsOptions } from "../PoolConfig.js"
 import { connectCharset, isIsolation, quoteName } from "./mysqlSession.js"
@@ -94,8 +95,34 @@ const offsetOf = (zone: string): number | undefined => {
 
 const verifies = ({ tls }: MysqlOptions): boolean => typeof tls === "object" ? tls.verify !== false : tls === true
 
+const secret = (value: Redacted.Redacted | undefined): string | undefined =>
+  value === undefined ? undefined : Redacted.value(value)
+
+/**
+ * What Node makes a TLS context of.
+ *
+ * @internal
+ */
+export const tlsMaterial = ({ key, passphrase, ...rest }: Omit<TlsOptions, "verify">): SecureContextOptions => ({
+  ...rest,
+  key: secret(key),
+  passphrase: secret(passphrase)
+})
+
+/** Else each connect would fail of it, and be tried again. */
+const tlsIssue = ({ verify: _, ...material }: TlsOptions): string | undefined => {
+  try {
+    createSecureContext(tlsMaterial(material))
+    return undefined
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    // Of an option of the wrong type Node's message shows the value.
+    return `tls cannot be used: ${code === "ERR_INVALID_ARG_TYPE" ? "an option is of the wrong type" : message}`
+  }
+}
+
 const check = (options: MysqlOptions, host: string, port: number, issues: Array<string>): void => {
-  const { collation, initialSql, isolation, preparedStatements, socketPath, timeZone } = options
+  const { collation, initialSql, isolation, preparedStatements, socketPath, timeZone, tls } = options
   const require = (fine: boolean, issue: string): void => {
     if (!fine) issues.push(issue)
   }
@@ -107,6 +134,8 @@ const check = (options: MysqlOptions, host: string, port: number, issues: Array<
     !verifies(options) || socketPath !== undefined || isIP(host) === 0,
     "tls verifies a host by its name, and host is an address: give its name, or set tls to { verify: false }"
   )
+  const unusable = typeof tls === "object" ? tlsIssue(tls) : undefined
+  if (unusable !== undefined) issues.push(unusable)
   require(
     isolation === undefined || isIsolation(isolation),
     "isolation has to be READ UNCOMMITTED, READ COMMITTED, REPEATABLE READ or SERIALIZABLE"

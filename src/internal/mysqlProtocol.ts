@@ -12,8 +12,12 @@ export interface RawSocket {
   readonly destroyed: boolean
   readonly readableEnded: boolean
   readonly writable: boolean
+  /** Of an encrypted one: true until the certificate has been seen and accepted. */
+  readonly secureConnecting?: boolean | undefined
   readonly destroy: () => void
   readonly once: (event: "close", listener: () => void) => void
+  readonly on: (event: "data", listener: (bytes: Buffer) => void) => void
+  readonly off: (event: "data", listener: (bytes: Buffer) => void) => void
 }
 
 /** @internal */
@@ -101,8 +105,10 @@ export interface RawConnection {
   readonly threadId: number
   readonly config: { charsetNumber: number; password?: unknown }
   sequenceId: number
+  readonly _command: RawCommand | undefined
   readonly _statements: { readonly values: () => Iterable<RawStatement>; readonly clear: () => void }
   readonly addCommand: (command: RawCommand) => void
+  handlePacket: (packet?: RawPacket) => void
   readonly write: (bytes: Buffer) => void
   readonly prepare: (
     options: { readonly sql: string },
@@ -119,6 +125,55 @@ export interface RawConnection {
     (event: "error" | "warn", listener: (error: MysqlError) => void): void
     (event: "connect", listener: (handshake: { readonly serverVersion: string }) => void): void
   }
+}
+
+/**
+ * Closes the connection at once; what it has read already is heard no more. mysql2 goes on with the packets of the same
+ * chunk, and complains of each: of small ones that costs half a second in which nothing else runs.
+ *
+ * @internal
+ */
+export const destroyRaw = (connection: RawConnection): void => {
+  connection.handlePacket = () => undefined
+  connection.destroy()
+  // mysql2 only ends the socket, and a peer that is gone never answers that.
+  connection.stream.destroy()
+}
+
+// A packet in parts has no end but the sender's.
+const mostBeforeOpen = 2 ** 24
+
+/**
+ * Calls back when the server has said more than it ever needs to until the session is set up, instead of keeping it all
+ * until the connect's time is over. What it returns ends that.
+ *
+ * @internal
+ */
+export const watchSize = (connection: RawConnection, exceeded: () => void): () => void => {
+  let bytes = 0
+  let watched = connection.stream
+  const count = (chunk: Buffer): void => {
+    bytes += chunk.length
+    if (bytes > mostBeforeOpen) return exceeded()
+    // Encrypted from here on, by a stream of its own.
+    if (connection.stream !== watched) {
+      watched.off("data", count)
+      watched = connection.stream
+      watched.on("data", count)
+    }
+  }
+  watched.on("data", count)
+  return () => watched.off("data", count)
+}
+
+const fileRequest = 0xfb
+
+/** LOCAL INFILE is switched off, and a server that asks for a file all the same is none to go on with. */
+const refuseFile = ({ buffer, offset }: RawPacket): void => {
+  if (buffer[offset] !== fileRequest) return
+  throw Object.assign(new Error("the server asked for a file of the client, which no server is given"), {
+    code: "LOCAL_INFILE_REFUSED"
+  })
 }
 
 const moreResults = 8
@@ -207,6 +262,7 @@ class PipelineCommand implements RawCommand {
     }
     switch (this.expecting) {
       case "answer":
+        refuseFile(packet)
         if (packet.buffer[packet.offset] === 0) return this.endsResult(okStatus(packet))
         this.expecting = "columns"
         return false
@@ -261,11 +317,12 @@ export interface RowsEnd {
   warnings: number
 }
 
-/** @internal `each` hears of the end of each result's rows. */
-export const watchRowsEnd = (command: RawCommand, each?: (status: number) => void): RowsEnd => {
+/** @internal `each` hears of the end of each result's rows. What asks for a file breaks the connection. */
+export const watchRowsEnd = (command: RawQuery, each?: (status: number) => void): RowsEnd => {
   const end: RowsEnd = { status: 0, warnings: 0 }
   const execute = command.execute
   command.execute = (packet, connection) => {
+    if (packet !== undefined && command.next === command.resultsetHeader) refuseFile(packet)
     if (packet?.isEOF() === true) {
       // Of several results each tells of itself; whether one of them changed the session must not be lost.
       end.status = packet.eofStatusFlags() | (end.status & stateChanged)
@@ -304,6 +361,8 @@ const stoppedBetween: MysqlError = {
 class SeveralStatements implements RawCommand {
   private expecting: "allowed" | "reply" | "forbidden" = "allowed"
   private replySequence = 1
+  /** The packet that was read last answered the command after the query, and was numbered so. */
+  stopped = false
   readonly onResult: RawCommand["onResult"]
 
   constructor(readonly query: RawQuery) {
@@ -321,6 +380,7 @@ class SeveralStatements implements RawCommand {
     }
     switch (this.expecting) {
       case "allowed":
+        refuseFile(packet)
         // If that was refused, so is the query, which then says why.
         this.expecting = "reply"
         connection.sequenceId = this.replySequence
@@ -329,6 +389,7 @@ class SeveralStatements implements RawCommand {
         // No result begins like this. MariaDB, stopped by KILL QUERY between two of them, announces one more and sends none:
         // this is the answer to what comes after the query.
         if (packet.isEOF() && this.query.next === this.query.resultsetHeader) {
+          this.stopped = true
           this.query.onResult?.(stoppedBetween)
           return true
         }
@@ -347,6 +408,20 @@ class SeveralStatements implements RawCommand {
 /** @internal */
 export const runSeveral = (connection: RawConnection, query: RawQuery): void =>
   connection.addCommand(new SeveralStatements(query))
+
+/**
+ * Calls after each packet that is not the one that must follow: the answer that it belongs to may be another command's, and
+ * must not be believed. The packet has been read by then; what it delivers in a later tick has not arrived.
+ *
+ * @internal
+ */
+export const onDisorder = (connection: RawConnection, found: (error: MysqlError) => void): void =>
+  connection.on("warn", (error) => {
+    const command = connection._command
+    process.nextTick(() => {
+      if (!(command instanceof SeveralStatements && command.stopped)) found(error)
+    })
+  })
 
 const statusQuestion: Pipeline = { bytes: frame(0x0e, ""), names: ["COM_PING"] }
 

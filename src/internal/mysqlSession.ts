@@ -17,6 +17,14 @@ const noBackslashEscapes = 0x200
 /** @internal The character set of every session that has just been set up. */
 export const connectCharset = "utf8mb4"
 
+/**
+ * Which roles a session has; MySQL before 8 knows none. A reset leaves them as they are, at least on MariaDB, and nothing that
+ * both servers know gives back those of the login.
+ *
+ * @internal
+ */
+export const askRole = "SELECT CONCAT_WS(',', '', /*!80000 CURRENT_ROLE(), */ /*M! CURRENT_ROLE(), */ NULL)"
+
 const isolations: ReadonlyArray<Isolation> = ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 /** @internal */
@@ -70,6 +78,7 @@ export class SessionTracker {
   private isolationWaits = false
   private readOnly = false
   private database = false
+  private profiled = false
   private backslashes = true
   private charset = connectCharset
   // An error packet says nothing of the session, and MariaDB forgets to say it later.
@@ -95,6 +104,11 @@ export class SessionTracker {
     return this.database
   }
 
+  /** The server keeps the texts of statements for SHOW PROFILES, and a reset does not make it forget them. */
+  get keepsProfiles(): boolean {
+    return this.profiled
+  }
+
   /** A text is read in the character set in which it is sent, and a backslash in a string escapes, as it does by default. */
   get readsPlainly(): boolean {
     return this.backslashes && this.charset === connectCharset
@@ -107,6 +121,7 @@ export class SessionTracker {
     }
     if (traits.transaction === "begin") this.readOnly = /\bREAD\s+ONLY\b/i.test(sql)
     if (traits.verb === "USE") this.database = true
+    if (traits.changesSession && /profiling/i.test(sql)) this.profiled = true
     // A procedure may do anything, and reports only its last statement.
     if (traits.verb === "CALL" || (traits.changesSession && !isReported(traits))) this.changed = true
   }

@@ -28,6 +28,7 @@ export interface Operation {
   readonly statement: string
   /** Nothing for what is no statement of a borrower. */
   readonly traits: StatementTraits | undefined
+  readonly params: ReadonlyArray<unknown>
   readonly fail: (error: DbError) => void
   /** Reads and drops the rows that nobody wants any more. */
   readonly drain: () => void
@@ -204,6 +205,16 @@ class RunExecution extends Execution {
     super(host, operation, statement)
   }
 
+  /** mysql2 calls back in a tick of its own, where nobody would catch what is thrown. */
+  private readable(read: () => Result): Result | undefined {
+    try {
+      return read()
+    } catch {
+      this.host.fail(this.operation, senseless)
+      return undefined
+    }
+  }
+
   protected started(send: Send): void {
     const { host, operation, statement } = this
     // of several results each is heard of in its turn, for one that is refused ends them
@@ -211,12 +222,15 @@ class RunExecution extends Execution {
     const command = send((error, result, fields) => {
       if (!this.isRunning) return
       if (error !== null) return this.refused(error)
-      const reply = readReply(result, fields, end, this.reading, this.forgetsId ? 1 : 0)
-      if (!several) {
-        if (reply.hasRows) host.tracker.rowsEnded(end.status)
-        for (const ok of reply.oks) host.tracker.okReceived(statement, ok)
-      }
-      host.finish(operation, () => this.done(Exit.succeed(reply.result)))
+      const read = this.readable(() => {
+        const reply = readReply(result, fields, end, this.reading, this.forgetsId ? 1 : 0)
+        if (!several) {
+          if (reply.hasRows) host.tracker.rowsEnded(end.status)
+          for (const ok of reply.oks) host.tracker.okReceived(statement, ok)
+        }
+        return reply.result
+      })
+      if (read !== undefined) host.finish(operation, () => this.done(Exit.succeed(read)))
     })
     const end = watchRowsEnd(command, several ? (status) => host.tracker.rowsEnded(status) : undefined)
     if (several) {
@@ -226,6 +240,8 @@ class RunExecution extends Execution {
     }
   }
 }
+
+const senseless: MysqlError = { message: "the server's answer makes no sense", code: "PROTOCOL_ERROR" }
 
 const mayGiveSeveral = ({ traits }: Statement): boolean => traits.statements > 1 || traits.mayCommit === "unseen"
 

@@ -114,17 +114,12 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
         slot.state._tag === "Held"
           ? `${FiberId.threadName(slot.state.lease.holder)}: ${describe(slot.state.lease)}`
           : "")
-      for (const slot of this.#state.held) {
-        if (slot.state._tag === "Held") {
-          slot.state.lease.lost(new PoolClosed({ pool: this.config.name }))
-        }
-      }
-      this.#do(this.#state.close(this.now()))
+      const stopped = this.#close()
       const report: DrainReport = { cut }
-      return cut.length === 0 ? Effect.succeed(report) : Effect.as(
-        Effect.logWarning(`Pool ${this.config.name} cut ${cut.length} connections in use: ${cut.join("; ")}`),
-        report
-      )
+      const told = cut.length === 0
+        ? Effect.void
+        : Effect.logWarning(`Pool ${this.config.name} cut ${cut.length} connections in use: ${cut.join("; ")}`)
+      return Effect.as(Effect.zipRight(stopped, told), report)
     }))
 
   readonly unsafeBorrow: Pool["unsafeBorrow"] = (kind, holder, options) => {
@@ -188,6 +183,8 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     this.#do(this.#state.discard(slot, why, this.now()))
   }
 
+  readonly demoted: LeaseHost["demoted"] = () => this.#do(this.#state.renewAll(this.now()))
+
   readonly answered: LeaseHost["answered"] = (member) => {
     member.usedAt = member.checkedAt = this.now()
     member.epoch = this.#state.epoch
@@ -230,10 +227,12 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   readonly prepared: maintenance.Maintained["prepared"] = (slot) => this.#do(this.#state.prepared(slot, this.now()))
 
-  readonly broken: maintenance.Maintained["broken"] = (slot, work) => {
-    if (work !== "reset") this.#loss()
+  readonly broken: maintenance.Maintained["broken"] = (slot, work, refused) => {
+    if (!refused) this.#loss()
     this.#do(this.#state.discard(slot, work === "reset" ? "reset failed" : "invalid", this.now()))
   }
+
+  readonly unanswered = (): void => this.#state.suspectAll()
 
   readonly closed: maintenance.Maintained["closed"] = (slot) => {
     // a connection that broke while it was closing has been counted
@@ -295,6 +294,30 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
       case "BackOff":
         return this.#backOffNow()
     }
+  }
+
+  /**
+   * Ends everything. What runs is stopped on the server first, as far as it lets itself be stopped in time: cutting its
+   * connection alone would leave it running there.
+   */
+  #close(): Effect.Effect<void> {
+    const closed = new PoolClosed({ pool: this.config.name })
+    const running = new Set(
+      Array.from(
+        this.#state.held,
+        ({ state }) => state._tag === "Held" ? state.lease.cut(closed) : undefined
+      ).filter((connection) => connection !== undefined)
+    )
+    const stops = (action: Action<Connection, Lease>): boolean =>
+      action._tag === "Destroy" && running.has(action.member.connection)
+    const actions = this.#state.close(this.now())
+    this.#do(actions.filter((action) => !stops(action)))
+    const stop = (connection: Connection) =>
+      Effect.async<void>((resume) => this.stop(connection, () => resume(Effect.void)))
+    return Effect.ensuring(
+      Effect.forEach(running, stop, { concurrency: "unbounded", discard: true }),
+      Effect.sync(() => this.#do(actions.filter(stops)))
+    )
   }
 
   #destroy(member: Member<Connection>): void {

@@ -39,7 +39,7 @@ export interface Member<C> {
   readonly connection: C
   readonly openedAt: number
   /** When its lifetime ends. */
-  readonly expiresAt: number
+  expiresAt: number
   /** The number of losses the pool had seen when this connection was last known to be good. */
   epoch: number
   /** When a borrower last used it. */

@@ -52,6 +52,7 @@ export class PoolState<C, L> {
   readonly lendable = new LinkedList<Slot<C, L>>()
   readonly waiters = new LinkedList<Waiter<L>>()
   #nextId = 1
+  #renewedAt = -Infinity
   #actions: Array<Action<C, L>> = []
 
   constructor(readonly policy: Policy, max: number) {
@@ -273,6 +274,23 @@ export class PoolState<C, L> {
   /** Every connection open now must be checked before it is used again. */
   suspectAll(): void {
     this.epoch++
+  }
+
+  /**
+   * Every connection open now may lead to a server that nobody wants any more, which no check would find out: none is lent
+   * again. At most once a second, lest a program that writes to a replica leaves it without connections.
+   */
+  renewAll(now: number): ReadonlyArray<Action<C, L>> {
+    if (now - this.#renewedAt < 1_000) return nothing
+    this.#renewedAt = now
+    this.epoch++
+    for (const slot of [...this.idle, ...this.held, ...this.preparing]) {
+      if (slot.state._tag !== "Idle" && slot.state._tag !== "Held" && slot.state._tag !== "Preparing") continue
+      const { member } = slot.state
+      member.expiresAt = Math.min(member.expiresAt, now)
+      if (slot.state._tag === "Idle") this.#retire(slot, member, "invalidated")
+    }
+    return this.#settle(now)
   }
 
   /** Whether the connection must be checked before it is used. */

@@ -181,22 +181,24 @@ describe("a connection on which the server has been found to be read-only", () =
       })))
 })
 
-describe("a daemon whose statement waits behind the end of its transaction is told at once:", () => {
-  /** The daemon asks when the body has ended, so that what ends the transaction is on its way to the server. */
+describe("daemons whose statements wait behind the end of their transaction are told at once:", () => {
+  /** They ask when the body has ended, each a little later, so that what ends the transaction is with the server. */
   const outlived = (end: Effect.Effect<void, string>) =>
-    Effect.flatMap(Db.Db, (db) =>
-      Effect.gen(function*() {
-        const ended = yield* Deferred.make<void>()
-        const daemon = yield* Deferred.make<Fiber.Fiber<DbError>>()
-        yield* Effect.ignore(db.transaction(Effect.gen(function*() {
-          yield* insert(1)
-          const late = Effect.zipRight(Deferred.await(ended), insert(2))
-          yield* Deferred.succeed(daemon, yield* Effect.forkDaemon(failure(late)))
-          yield* Deferred.succeed(ended, undefined)
-          yield* end
-        })))
-        return yield* Effect.flatMap(Deferred.await(daemon), Fiber.join)
-      }))
+    Effect.gen(function*() {
+      const db = yield* Db.Db
+      const ended = yield* Deferred.make<void>()
+      const daemons: Array<Fiber.Fiber<DbError>> = []
+      yield* Effect.ignore(db.transaction(Effect.gen(function*() {
+        yield* insert(1)
+        for (let yields = 0; yields < 6; yields++) {
+          const later = Effect.zipRight(Deferred.await(ended), Effect.repeatN(Effect.yieldNow(), yields))
+          daemons.push(yield* Effect.forkDaemon(failure(Effect.zipRight(later, insert(2 + yields)))))
+        }
+        yield* Deferred.succeed(ended, undefined)
+        yield* end
+      })))
+      return yield* Effect.forEach(daemons, Fiber.join)
+    })
   const ends: Record<string, readonly [Effect.Effect<void, string>, left: ReadonlyArray<number>]> = {
     COMMIT: [Effect.void, [1]],
     ROLLBACK: [Effect.fail("undo"), []]
@@ -208,8 +210,8 @@ describe("a daemon whose statement waits behind the end of its transaction is to
           Effect.gen(function*() {
             const db = yield* Db.Db
             yield* createItems
-            const around = nested ? db.transaction(outlived(end)) : db.session(outlived(end))
-            expect(yield* around).toMatchObject({ _tag: "SessionEnded" })
+            const errors = yield* nested ? db.transaction(outlived(end)) : db.session(outlived(end))
+            expect(errors.map(({ _tag }) => _tag)).toEqual(Array.from({ length: 6 }, () => "SessionEnded"))
             expect(yield* items).toEqual(left)
           })))
     }

@@ -132,7 +132,8 @@ describe("as the field's own client", () => {
       ).unprepared
       const call = sql`CALL several(${2})`
       const all = [yield* call, (yield* call.raw) as ReadonlyArray<unknown>, yield* call.values, yield* call.unprepared]
-      yield* sql`DROP PROCEDURE several`
+      // MySQL does not prepare it, and then only this pool sends it as a text
+      yield* sql`DROP PROCEDURE several`.unprepared
       return all.map(headers)
     }), (all) => {
     for (const at of [0, 1, 3]) expect(all[at]?.slice(0, 2)).toEqual([[{ id: 1 }, { id: 2 }], [{ second: "b" }]])

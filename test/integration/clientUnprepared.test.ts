@@ -33,7 +33,8 @@ const questions = {
   string: "HEX(CONVERT(? USING utf8mb4))",
   bytes: "HEX(?)",
   integer: "CAST(? AS CHAR)",
-  number: "HEX(CAST(? AS DOUBLE))",
+  // not in HEX, which MySQL refuses for a number beyond 64 bits; and a zero in a text has no sign
+  number: "CAST(? AS DOUBLE) + 0",
   moment: "CAST(CAST(? AS DATETIME(3)) AS CHAR)",
   any: "?"
 } as const

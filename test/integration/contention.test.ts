@@ -6,7 +6,15 @@ import * as Db from "../../src/Db.js"
 import type { DbService } from "../../src/Db.js"
 import type { DbError } from "../../src/DbError.js"
 import { type DbFixture, withDb } from "../support/dbFixture.js"
-import { connectionId, errnoOf, idOf, snapshot, valueOf } from "../support/dbQuestions.js"
+import {
+  connectionId,
+  errnoOf,
+  idOf,
+  inTransaction,
+  isolationLevel,
+  snapshot,
+  valueOf
+} from "../support/dbQuestions.js"
 
 /** What a fiber can leave on its connection: how, how the fiber sees it later, and how nobody else may. */
 interface Holding {
@@ -110,7 +118,7 @@ const stranger = (db: DbService, { database }: DbFixture) =>
       yield* db.dictionary(
         `SELECT CONNECTION_ID() AS id, @x AS x, DATABASE() AS db, @@sql_mode AS sql_mode, @@time_zone AS time_zone,
           @@character_set_client AS client, @@character_set_results AS results, @@collation_connection AS collation,
-          @@autocommit AS autocommit, @@in_transaction AS in_transaction, @@tx_isolation AS isolation,
+          @@autocommit AS autocommit, ${inTransaction()} AS in_transaction, ${isolationLevel()} AS isolation,
           COALESCE(IS_USED_LOCK(?) = CONNECTION_ID(), 0) AS locked`,
         [database]
       )

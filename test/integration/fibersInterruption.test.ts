@@ -9,7 +9,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as Db from "../../src/Db.js"
 import { eventually, withDb, withFixture, withLayer } from "../support/dbFixture.js"
-import { connectionId, idOf, snapshot, valueOf } from "../support/dbQuestions.js"
+import { connectionId, idOf, numbers, snapshot, valueOf } from "../support/dbQuestions.js"
 
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
@@ -74,7 +74,7 @@ describe("an interrupted statement", () => {
       Effect.gen(function*() {
         const db = yield* Db.Db
         yield* createItems
-        const running = yield* Effect.fork(db.execute("INSERT INTO items SELECT seq + SLEEP(30) FROM seq_1_to_3"))
+        const running = yield* Effect.fork(db.execute(`INSERT INTO items SELECT seq + SLEEP(30) FROM ${numbers(3)}`))
         yield* fixture.running("INSERT INTO items")
         yield* Fiber.interrupt(running)
         yield* fixture.notRunning("INSERT INTO items")
@@ -136,7 +136,7 @@ describe("a stream", () => {
         const db = yield* Db.Db
         yield* connectionId
         const { next, sum } = yield* Stream.runFold(
-          db.stream<{ seq: number }>("SELECT seq FROM seq_1_to_100000"),
+          db.stream<{ seq: number }>(`SELECT seq FROM ${numbers(100_000)}`),
           { next: 1, sum: 0 },
           ({ next, sum }, { seq }) => {
             if (Number(seq) !== next) throw new Error(`row ${seq} instead of ${next}`)
@@ -152,7 +152,7 @@ describe("a stream", () => {
       Effect.gen(function*() {
         const db = yield* Db.Db
         const count = yield* Stream.runFoldEffect(
-          Stream.rechunk(db.stream<{ seq: number }>("SELECT seq FROM seq_1_to_100000"), 10_000).pipe(Stream.chunks),
+          Stream.rechunk(db.stream<{ seq: number }>(`SELECT seq FROM ${numbers(100_000)}`), 10_000).pipe(Stream.chunks),
           0,
           (count, chunk) => Effect.as(connectionId, count + Chunk.size(chunk))
         )
@@ -163,7 +163,9 @@ describe("a stream", () => {
     withDb({ poolSize: 1, acquireTimeout: "5 seconds" }, (fixture) =>
       Effect.gen(function*() {
         const db = yield* Db.Db
-        const large = "SELECT a.seq, REPEAT('x', 1000) AS filler FROM seq_1_to_10000 AS a, seq_1_to_10000 AS large"
+        const large = `SELECT a.seq, REPEAT('x', 1000) AS filler FROM ${numbers(10_000, "a")}, ${
+          numbers(10_000, "large")
+        }`
         const { millis, value } = yield* timed(Stream.runCollect(Stream.take(db.stream<{ seq: number }>(large), 3)))
         expect(Array.from(value)).toHaveLength(3)
         expect(millis).toBeLessThan(5000)
@@ -177,7 +179,7 @@ describe("a stream", () => {
       Effect.gen(function*() {
         const db = yield* Db.Db
         const large = db.stream(
-          "SELECT a.seq, REPEAT('x', 1000) AS filler FROM seq_1_to_10000 AS a, seq_1_to_10000 AS large"
+          `SELECT a.seq, REPEAT('x', 1000) AS filler FROM ${numbers(10_000, "a")}, ${numbers(10_000, "large")}`
         )
         yield* Effect.exit(Stream.runForEach(large, () => Effect.fail("no")))
         yield* fixture.notRunning("AS large")
@@ -201,7 +203,7 @@ describe("a stream", () => {
         const reached = yield* Deferred.make<void>()
         const goOn = yield* Deferred.make<void>()
         const reading = yield* Effect.fork(Stream.runFoldEffect(
-          db.stream("SELECT seq, REPEAT('x', 1000) AS filler FROM seq_1_to_100000 AS patient"),
+          db.stream(`SELECT seq, REPEAT('x', 1000) AS filler FROM ${numbers(100_000, "patient")}`),
           0,
           (count) =>
             count === 0
@@ -232,7 +234,7 @@ describe("a stream", () => {
         const connection = yield* db.connection
         const tags: Array<string> = []
         yield* Stream.runForEach(
-          Stream.take(connection.stream("SELECT seq FROM seq_1_to_1000000"), 2),
+          Stream.take(connection.stream(`SELECT seq FROM ${numbers(1_000_000)}`), 2),
           () => Effect.map(Effect.flip(connection.value("SELECT 1")), ({ _tag }) => void tags.push(_tag))
         )
         expect(tags).toEqual(["ConnectionBusy", "ConnectionBusy"])
@@ -240,7 +242,7 @@ describe("a stream", () => {
         yield* connection.release
         yield* db.session(Effect.gen(function*() {
           yield* Stream.runForEach(
-            Stream.take(db.stream("SELECT seq FROM seq_1_to_1000000"), 1),
+            Stream.take(db.stream(`SELECT seq FROM ${numbers(1_000_000)}`), 1),
             () => Effect.map(Effect.flip(db.value("SELECT 1")), ({ _tag }) => void tags.push(_tag))
           )
           expect(yield* valueOf(db, "SELECT 1")).toBe(1)
@@ -255,7 +257,7 @@ describe("a stream", () => {
         const connection = yield* db.connection
         let seen = 0
         const exit = yield* Effect.exit(Stream.runForEach(
-          connection.stream("SELECT seq, REPEAT('x', 500) AS filler FROM seq_1_to_200000"),
+          connection.stream(`SELECT seq, REPEAT('x', 500) AS filler FROM ${numbers(200_000)}`),
           () => Effect.suspend(() => ++seen === 600 ? connection.release : Effect.void)
         ))
         expect(seen).toBeLessThan(200_000)
@@ -271,7 +273,7 @@ describe("a stream", () => {
         const id = yield* idOf(connection)
         let seen = 0
         const exit = yield* Effect.exit(Stream.runForEach(
-          connection.stream("SELECT seq, REPEAT('x', 500) AS filler FROM seq_1_to_200000"),
+          connection.stream(`SELECT seq, REPEAT('x', 500) AS filler FROM ${numbers(200_000)}`),
           () => Effect.suspend(() => ++seen === 600 ? connection.invalidate : Effect.void)
         ))
         expect(seen).toBeLessThan(200_000)

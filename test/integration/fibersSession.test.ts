@@ -7,7 +7,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as Db from "../../src/Db.js"
 import { eventually, withDb } from "../support/dbFixture.js"
-import { connectionId, idOf, snapshot, valueOf } from "../support/dbQuestions.js"
+import { connectionId, idOf, numbers, snapshot, valueOf } from "../support/dbQuestions.js"
 
 const marked = Effect.flatMap(Db.Db, (db) => valueOf(db, "SELECT @marked"))
 
@@ -113,7 +113,7 @@ describe("a fiber that outlives its session", () => {
       Effect.gen(function*() {
         const db = yield* Db.Db
         const [runs, waits] = yield* db.session(Effect.gen(function*() {
-          const first = yield* Effect.forkDaemon(Effect.flip(db.value("SELECT SLEEP(30) AS outlives")))
+          const first = yield* Effect.forkDaemon(Effect.flip(db.value("SELECT 1 AS outlives WHERE SLEEP(30) = 0")))
           yield* fixture.running("AS outlives")
           const second = yield* Effect.forkDaemon(Effect.flip(db.value("SELECT 2")))
           yield* Effect.yieldNow()
@@ -136,7 +136,7 @@ describe("a stream in a fiber that outlives its session", () => {
         let seen = 0
         const daemon = yield* db.session(Effect.zipLeft(
           Effect.forkDaemon(Effect.exit(Stream.runForEach(
-            db.stream("SELECT seq, REPEAT('x', 500) AS filler FROM seq_1_to_200000"),
+            db.stream(`SELECT seq, REPEAT('x', 500) AS filler FROM ${numbers(200_000)}`),
             () =>
               Effect.suspend(() =>
                 ++seen === 600

@@ -7,7 +7,7 @@ import * as Option from "effect/Option"
 import * as Db from "../../src/Db.js"
 import type { Isolation } from "../../src/Driver.js"
 import { eventually, withDb } from "../support/dbFixture.js"
-import { connectionId, latch, snapshot, valueOf } from "../support/dbQuestions.js"
+import { connectionId, isolationLevel, latch, snapshot, valueOf } from "../support/dbQuestions.js"
 
 const createItems = Effect.flatMap(Db.Db, (db) => db.execute("CREATE TABLE items (id INT PRIMARY KEY) ENGINE = InnoDB"))
 const insert = (id: number) => Effect.flatMap(Db.Db, (db) => db.execute("INSERT INTO items VALUES (?)", [id]))
@@ -305,11 +305,11 @@ describe("isolation", () => {
     withDb({ poolSize: 1, isolation: "READ COMMITTED", acquireTimeout: "2 seconds" }, () =>
       Effect.gen(function*() {
         const db = yield* Db.Db
-        expect(yield* valueOf(db, "SELECT @@tx_isolation")).toBe("READ-COMMITTED")
+        expect(yield* valueOf(db, `SELECT ${isolationLevel()}`)).toBe("READ-COMMITTED")
         yield* db.execute("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE")
-        expect(yield* valueOf(db, "SELECT @@tx_isolation")).toBe("SERIALIZABLE")
+        expect(yield* valueOf(db, `SELECT ${isolationLevel()}`)).toBe("SERIALIZABLE")
         yield* db.releaseFiberConnection
-        expect(yield* valueOf(db, "SELECT @@tx_isolation")).toBe("READ-COMMITTED")
+        expect(yield* valueOf(db, `SELECT ${isolationLevel()}`)).toBe("READ-COMMITTED")
         expect(yield* snapshot).toMatchObject({ created: 1, resets: 1 })
       })))
 

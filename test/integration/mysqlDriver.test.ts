@@ -13,6 +13,7 @@ import type { Connection, Cursor, Result, Row, Statement } from "../../src/Drive
 import { analyze } from "../../src/internal/sessionState.js"
 import * as MysqlDriver from "../../src/MysqlDriver.js"
 import type { MysqlOptions } from "../../src/PoolConfig.js"
+import { isolationLevel } from "../support/dbQuestions.js"
 
 const server = inject("server")
 const isMariadb = server.flavour === "mariadb"
@@ -488,7 +489,7 @@ describe("the session", () => {
 
   const settings = "SELECT @@character_set_client, @@character_set_results, @@collation_connection, @@time_zone,"
     + " @@autocommit, @@sql_mode, DATABASE(), @initial, "
-    + (isMariadb ? "@@tx_isolation" : "@@transaction_isolation")
+    + isolationLevel()
 
   it.scopedLive("is after a reset what it was after the connect", () =>
     Effect.gen(function*() {

@@ -43,7 +43,10 @@ describe("wait_timeout", () => {
               yield* noneLeft(fixture)
               // session state is gone with its connection, and that is said
               yield* db.execute("SET @x = 1")
+              const { lost } = yield* snapshot
               yield* noneLeft(fixture)
+              // a statement that comes before the pool has heard of it is refused as any other
+              yield* eventually("the pool has noticed", Effect.map(snapshot, (now) => now.lost === lost + 1))
               const error = yield* Effect.flip(db.value("SELECT @x"))
               expect(error).toMatchObject({ _tag: "ConnectionLost", outcome: "rolled back" })
               expect(yield* valueOf(db, "SELECT @x")).toBe(null)

@@ -12,7 +12,7 @@ import type { DbService } from "../../src/Db.js"
 import type { DbError } from "../../src/DbError.js"
 import type { Queries } from "../../src/Queries.js"
 import { withDb } from "../support/dbFixture.js"
-import { snapshot, valueOf } from "../support/dbQuestions.js"
+import { numbers, snapshot, valueOf } from "../support/dbQuestions.js"
 
 const table = (db: DbService) =>
   db.execute("CREATE TABLE items (id INT AUTO_INCREMENT PRIMARY KEY, owner INT) ENGINE = InnoDB AUTO_INCREMENT = 1000")
@@ -190,7 +190,7 @@ describe("FOUND_ROWS() and ROW_COUNT()", () => {
       Effect.gen(function*() {
         const db = yield* Db.Db
         yield* table(db)
-        yield* db.execute("INSERT INTO items (owner) SELECT seq FROM seq_1_to_100")
+        yield* db.execute(`INSERT INTO items (owner) SELECT seq FROM ${numbers(100)}`)
         const counted = { right: 0, typed: 0 }
         const ask = (sql: string, expected: number) =>
           Effect.map(Effect.either(number(db, sql)), (asked) => {
@@ -240,7 +240,7 @@ describe("FOUND_ROWS() and ROW_COUNT()", () => {
       Effect.gen(function*() {
         const db = yield* Db.Db
         yield* table(db)
-        yield* db.execute("INSERT INTO items (owner) SELECT seq FROM seq_1_to_100")
+        yield* db.execute(`INSERT INTO items (owner) SELECT seq FROM ${numbers(100)}`)
         yield* crowd((n) =>
           db.session(Effect.gen(function*() {
             yield* db.values(`SELECT SQL_CALC_FOUND_ROWS id FROM items WHERE owner <= ${1 + n % 50} LIMIT 1`)

@@ -134,6 +134,8 @@ const create = (fixture: DbFixture): Effect.Effect<void> => {
     yield* fixture.admin(`CREATE DATABASE ${fixture.database}`)
     yield* fixture.admin(`CREATE USER ${fixture.user}@'%' IDENTIFIED BY '${password}'`)
     yield* fixture.admin(`GRANT ALL ON ${fixture.database}.* TO ${fixture.user}@'%'`)
+    // there MySQL says whether a transaction is open
+    yield* fixture.admin(`GRANT SELECT ON performance_schema.* TO ${fixture.user}@'%'`)
   })
 }
 

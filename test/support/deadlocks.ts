@@ -5,6 +5,7 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Db from "../../src/Db.js"
 import type { DbError } from "../../src/DbError.js"
+import { numbers } from "./dbQuestions.js"
 
 /** What a transaction meets a deadlock with: the statement that is to fail, in the words of any interface. */
 export type Lock<A, E, R> = (sql: string) => Effect.Effect<A, E, R>
@@ -32,7 +33,7 @@ export const opponent: Effect.Effect<Opponent, DbError, Db.Db | Scope.Scope> = E
   const db = yield* Db.Db
   const connection = yield* db.connection
   yield* connection.execute("START TRANSACTION")
-  yield* connection.execute("INSERT INTO ballast SELECT seq FROM seq_1_to_200")
+  yield* connection.execute(`INSERT INTO ballast SELECT seq FROM ${numbers(200)}`)
   yield* connection.execute("UPDATE locks SET n = n + 1 WHERE id = 2")
   const met = yield* Deferred.make<void>()
   const rest = yield* Effect.forkScoped(Effect.gen(function*() {

@@ -88,7 +88,8 @@ const fakeReads = /^(SLEEP|ROWS)\b/
 /** A statement of the fake language, with the traits that its words deserve. */
 export const statement = (sql: string, params: ReadonlyArray<unknown> = []): Statement => {
   const traits = analyze(sql, "mysql")
-  return { sql, params, traits: fakeReads.test(sql) ? { ...traits, plainRead: true, changesSession: false } : traits }
+  const reads = { ...traits, plainRead: true, changesSession: false, mayCommit: "never" } as const
+  return { sql, params, traits: fakeReads.test(sql) ? reads : traits }
 }
 
 export const lost = (outcome: Outcome, sql?: string): ConnectionLost =>

@@ -1,13 +1,20 @@
 /**
- * A MySQL 9 server on a Debian that has none: Debian's own package from sid with all its libraries, unpacked into a
- * folder of the repository's cache and never installed, so that the system stays what it was.
+ * MySQL 9: the one that is installed, or on a Debian that has none, Debian's own package from sid with all its
+ * libraries, unpacked into a folder of the repository's cache and never installed, so that the system stays what it was.
  */
 import { execFileSync } from "node:child_process"
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { basename, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { ServerProgram } from "./serverProgram.js"
-import { asRoot, isDebianRoot } from "./serverProgram.js"
+import { asRoot, findMysql, isDebianRoot } from "./serverProgram.js"
+
+/** This machine has no MySQL 9 and cannot get one; the message is one line that says why. */
+export class MysqlUnavailable extends Error {
+  constructor(why: string) {
+    super(`MySQL 9 is not available: ${why}`)
+  }
+}
 
 const cache = fileURLToPath(new URL("../../.cache/", import.meta.url))
 
@@ -23,8 +30,20 @@ const configuredMirror = (): string => {
     .flatMap((file) => [...readFileSync(file, "utf8").matchAll(/^(?:deb\s+(?:\[[^\]]*\]\s+)?|URIs:\s*)(\S+)/gm)])
     .map((match) => match[1]!)
   const mirror = uris.find((uri) => /\/debian\/?$/.test(uri))
-  if (mirror === undefined) throw new Error("MySQL 9 is not available: apt is configured with no Debian mirror")
+  if (mirror === undefined) throw new MysqlUnavailable("apt is configured with no Debian mirror")
   return mirror
+}
+
+/** Runs a command to its end, and says in one line what it complained of. */
+const run = (command: string, options: ReadonlyArray<string>): string => {
+  try {
+    return execFileSync(command, options, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], timeout: 300_000 })
+  } catch (error) {
+    const { message, stderr } = error as Error & { readonly stderr?: string }
+    const lines = (stderr ?? "").split("\n").filter((line) => line.trim() !== "")
+    const complaint = lines.find((line) => line.startsWith("E: ")) ?? lines.at(-1) ?? message.split("\n")[0]
+    throw new MysqlUnavailable(`${basename(command)} failed: ${complaint}`)
+  }
 }
 
 const unpack = (folder: string): void => {
@@ -40,33 +59,34 @@ const unpack = (folder: string): void => {
     `Dir::State::Lists=${apt}/lists`,
     `Dir::State::status=${apt}/status`,
     `Dir::Cache=${apt}/cache`,
-    "APT::Sandbox::User=root"
+    "APT::Sandbox::User=root",
+    // a mirror that is out of reach is said at once, and an index that could not be had is an error
+    "APT::Update::Error-Mode=any",
+    "Acquire::Retries=1",
+    "Acquire::http::Timeout=20",
+    "Acquire::https::Timeout=20"
   ].flatMap((option) => ["-o", option])
-  execFileSync("apt-get", [...options, "update"], { stdio: "pipe" })
-  execFileSync(
-    "apt-get",
-    [...options, "install", "-y", "--no-install-recommends", "--download-only", "mysql-server-core"],
-    { stdio: "pipe" }
-  )
+  run("apt-get", [...options, "update"])
+  run("apt-get", [...options, "install", "-y", "--no-install-recommends", "--download-only", "mysql-server-core"])
   const archives = join(apt, "cache/archives")
   for (const archive of readdirSync(archives).filter((name) => name.endsWith(".deb"))) {
-    execFileSync("dpkg", ["-x", join(archives, archive), join(folder, "root")], { stdio: "pipe" })
+    run("dpkg", ["-x", join(archives, archive), join(folder, "root")])
   }
   rmSync(apt, { recursive: true })
 }
 
-const findFile = (root: string, name: string): string => {
-  const path = readdirSync(root, { recursive: true, encoding: "utf8" }).find((entry) => basename(entry) === name)
-  if (path === undefined) throw new Error(`MySQL 9 is not available: the unpacked packages hold no ${name}`)
+const findFile = (root: string, name: RegExp): string => {
+  const path = readdirSync(root, { recursive: true, encoding: "utf8" }).find((entry) => name.test(basename(entry)))
+  if (path === undefined) throw new MysqlUnavailable(`the unpacked packages hold no ${name}`)
   return join(root, path)
 }
 
-/** MySQL 9 from the cache, fetched first if need be; an error that says why if it cannot be had. */
-export const unpackedMysql = (): ServerProgram => {
+/** MySQL 9 from the cache, fetched first if need be. */
+const unpackedMysql = (): ServerProgram => {
   const folder = join(cache, "mysql")
   if (!existsSync(folder)) {
     if (!isDebianRoot()) {
-      throw new Error("MySQL 9 is not available: install its server (mysqld), or run on Debian as root")
+      throw new MysqlUnavailable("install its server (mysqld), or run on Debian as root")
     }
     process.stderr.write("no MySQL here: unpacking Debian sid's mysql-server-core for the tests\n")
     const partial = `${folder}.${process.pid}`
@@ -78,7 +98,7 @@ export const unpackedMysql = (): ServerProgram => {
       rmSync(partial, { recursive: true, force: true })
     }
   }
-  const loader = findFile(folder, "ld-linux-x86-64.so.2")
+  const loader = findFile(folder, /^ld-linux.*\.so\.\d+$/)
   const libraries = [
     ...new Set(
       readdirSync(join(folder, "usr/lib"), { recursive: true, encoding: "utf8" })
@@ -86,9 +106,10 @@ export const unpackedMysql = (): ServerProgram => {
         .map((entry) => join(folder, "usr/lib", entry, ".."))
     )
   ]
-  const server = findFile(folder, "mysqld")
+  const server = findFile(folder, /^mysqld$/)
   const messages = `--lc-messages-dir=${join(folder, "usr/share/mysql")}`
   const command = [loader, "--library-path", libraries.join(":"), server] as const
+  run(loader, [...command.slice(1), "--no-defaults", "--version"])
   return {
     flavour: "mysql",
     command: [...command],
@@ -109,3 +130,6 @@ export const unpackedMysql = (): ServerProgram => {
     ]
   }
 }
+
+/** MySQL 9, installed or unpacked; fails with {@link MysqlUnavailable} when it cannot be had. */
+export const mysqlProgram = (): ServerProgram => findMysql() ?? unpackedMysql()

@@ -4,11 +4,11 @@
  * knows no test framework.
  */
 import { createConnection } from "mysql2/promise"
-import { spawn } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import { once } from "node:events"
-import { closeSync, openSync, rmSync } from "node:fs"
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import type { Socket } from "node:net"
 import { createServer } from "node:net"
@@ -16,12 +16,12 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
-import { unpackedMysql } from "./mysqlServer.js"
+import { mysqlProgram } from "./mysqlServer.js"
 import type { Flavour, ServerProgram } from "./serverProgram.js"
-import { asRoot, findMysql, mariadbProgram } from "./serverProgram.js"
+import { asRoot, flavourOfRun, mariadbProgram } from "./serverProgram.js"
 
 export interface ServerOptions {
-  /** By default MariaDB. */
+  /** By default the one that the run is about: MariaDB, unless DB_TEST_FLAVOUR says mysql. */
   readonly flavour?: Flavour | undefined
   /** Further options of the server, such as `--max-connections=20` (MariaDB takes no less than 10); they win over
    * the ones given here. */
@@ -41,6 +41,10 @@ export interface PrivateServer {
   readonly pid: number
   /** Sends a signal and returns at once: SIGSTOP freezes the server, SIGCONT thaws it, SIGKILL is a crash. */
   readonly kill: (signal: NodeJS.Signals) => void
+  /** Kills the server and returns when the system has cleared it away; `restart` starts it again. */
+  readonly crash: () => Promise<void>
+  /** Freezes the server and returns when none of its threads runs any more; SIGCONT thaws it. */
+  readonly freeze: () => Promise<void>
   /** Starts it again on the same data and port, after an orderly shutdown if it still runs. */
   readonly restart: () => Promise<void>
   /** Ends it and removes its folder. A second call does nothing. */
@@ -99,6 +103,30 @@ const killGroup = (child: ChildProcess, signal: NodeJS.Signals): void => {
     process.kill(-child.pid, signal)
   } catch {
     // It ended in the meantime, before the event loop could tell us.
+  }
+}
+
+/** What each thread of the process is doing; on a system that tells only of the whole, what that does. */
+const threadStates = (pid: number): ReadonlyArray<string> => {
+  const folder = `/proc/${pid}/task`
+  if (!existsSync(folder)) return [execFileSync("ps", ["-o", "state=", "-p", String(pid)], { encoding: "utf8" }).trim()]
+  return readdirSync(folder).map((id) => {
+    try {
+      // the name of a program, in parentheses, may hold anything
+      return readFileSync(join(folder, id, "stat"), "utf8").split(") ").at(-1)!
+    } catch {
+      return "a thread that has ended since: look again"
+    }
+  })
+}
+
+/** The signal is delivered in its own time: on a busy machine the server goes on serving for a moment. */
+const frozen = async (child: ChildProcess): Promise<void> => {
+  killGroup(child, "SIGSTOP")
+  const deadline = Date.now() + startTimeout
+  while (child.pid !== undefined && !threadStates(child.pid).every((state) => state.startsWith("T"))) {
+    if (Date.now() > deadline) throw new Error(`the server went on running for ${startTimeout} ms after SIGSTOP`)
+    await sleep(1)
   }
 }
 
@@ -230,7 +258,7 @@ const shutdown = async (child: ChildProcess): Promise<void> => {
 
 /** Starts a server and waits until it answers. Rejects, leaving nothing behind, if there is none to be had. */
 export const startServer = async (options: ServerOptions = {}): Promise<PrivateServer> => {
-  const program = options.flavour === "mysql" ? findMysql() ?? await unpackedMysql() : mariadbProgram()
+  const program = (options.flavour ?? flavourOfRun()) === "mysql" ? mysqlProgram() : mariadbProgram()
   const path = await mkdtemp(join(tmpdir(), "effect-sql-pool-"))
   const password = randomBytes(18).toString("hex")
   const folder = new ServerFolder(
@@ -277,6 +305,11 @@ export const startServer = async (options: ServerOptions = {}): Promise<PrivateS
         return running.pid!
       },
       kill: (signal) => killGroup(running, signal),
+      crash: async () => {
+        killGroup(running, "SIGKILL")
+        await ended(running)
+      },
+      freeze: () => frozen(running),
       restart: async () => {
         await shutdown(running)
         child = running = folder.start([])

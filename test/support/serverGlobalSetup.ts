@@ -1,11 +1,12 @@
 /**
- * The one server all projects of a test run share: the one named by DB_TEST_URL, or else a private MariaDB. Says in one
- * line which it is. Tests find it with `inject("server")`; a test that wants to stop or freeze a server starts its own.
+ * The one server all projects of a test run share: the one named by DB_TEST_URL, or else a private one, of the flavour
+ * that the run is about. Says in one line which it is. Tests find it with `inject("server")`; a test that wants to stop
+ * or freeze a server starts its own, which is of the same flavour.
  */
 import { createConnection } from "mysql2/promise"
 import type { TestProject } from "vitest/node"
 import { startServer } from "./privateServer.js"
-import type { Flavour } from "./serverProgram.js"
+import { type Flavour, flavourOfRun } from "./serverProgram.js"
 
 export interface TestServer {
   readonly url: string
@@ -46,6 +47,10 @@ const namedServer = async (url: string): Promise<SharedServer> => {
     version
   }
   announce(server, "named by DB_TEST_URL")
+  // tests that start a server of their own would start one of the other kind
+  if (server.flavour !== flavourOfRun()) {
+    throw new Error(`DB_TEST_URL names a ${server.flavour} server: see README.md for how to run the tests on it`)
+  }
   return { server, stop: () => Promise.resolve() }
 }
 

@@ -8,6 +8,13 @@ import { delimiter, join } from "node:path"
 
 export type Flavour = "mariadb" | "mysql"
 
+/** The one that this run is about: `npm run test:mysql` sets DB_TEST_FLAVOUR, every other run is about MariaDB. */
+export const flavourOfRun = (): Flavour => {
+  const name = process.env["DB_TEST_FLAVOUR"] ?? "mariadb"
+  if (name === "mariadb" || name === "mysql") return name
+  throw new Error(`DB_TEST_FLAVOUR is mariadb or mysql, not "${name}"`)
+}
+
 export interface ServerProgram {
   readonly flavour: Flavour
   /** The program and what has to precede it, as for a server that runs on libraries of its own. */
@@ -37,15 +44,13 @@ const findProgram = (name: string): string | undefined =>
   folders.map((folder) => join(folder, name)).find((file) => isExecutable(file))
 
 /** On Debian `mysqld` is a link to MariaDB: only its version tells. */
-const findServer = (flavour: Flavour, names: ReadonlyArray<string>): string | undefined =>
+const findServer = (version: RegExp, names: ReadonlyArray<string>): string | undefined =>
   names.map(findProgram).find((file): file is string =>
-    file !== undefined &&
-    execFileSync(file, ["--no-defaults", "--version"], { encoding: "utf8" }).includes("MariaDB") ===
-      (flavour === "mariadb")
+    file !== undefined && version.test(execFileSync(file, ["--no-defaults", "--version"], { encoding: "utf8" }))
   )
 
 const findMariadb = (): ServerProgram | undefined => {
-  const server = findServer("mariadb", ["mariadbd", "mysqld"])
+  const server = findServer(/MariaDB/, ["mariadbd", "mysqld"])
   const initialize = findProgram("mariadb-install-db") ?? findProgram("mysql_install_db")
   if (server === undefined || initialize === undefined) return undefined
   return {
@@ -63,9 +68,9 @@ const findMariadb = (): ServerProgram | undefined => {
   }
 }
 
-/** MySQL, if it is installed. */
+/** MySQL 9, if it is installed. */
 export const findMysql = (): ServerProgram | undefined => {
-  const server = findServer("mysql", ["mysqld"])
+  const server = findServer(/^(?!.*MariaDB).*Ver 9\./, ["mysqld"])
   if (server === undefined) return undefined
   return {
     flavour: "mysql",

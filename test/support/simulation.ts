@@ -68,6 +68,15 @@ class World implements Scheduler.Scheduler {
       })
   }
 
+  get asleep(): number {
+    return this.#sleepers.length
+  }
+
+  /** Lets everybody go on who can without time passing. */
+  settle(): void {
+    while (this.#tasks.length > 0) this.step()
+  }
+
   /** One ready fiber goes on, or else time passes; false when neither is possible. */
   step(): boolean {
     if (this.#tasks.length > 0) {
@@ -86,7 +95,10 @@ class World implements Scheduler.Scheduler {
   }
 }
 
-/** Runs the program to its end in a world of its own. Throws when it fails, or when nothing can go on any more. */
+/**
+ * Runs the program to its end in a world of its own. Throws when it fails, when nothing can go on any more, or when it leaves
+ * somebody asleep.
+ */
 export const simulate = <A, E>(
   options: { readonly seed: number; readonly maxOpsBeforeYield: number },
   program: Effect.Effect<A, E>
@@ -104,7 +116,10 @@ export const simulate = <A, E>(
     if (steps > 5_000_000 || world.now > 86_400_000) throw new Error(`the program does not end (at ${world.now} ms)`)
     if (!world.step()) throw new Error(`nothing can go on at ${world.now} ms, and the program has not ended`)
   }
-  return Exit.getOrElse(exit, (cause) => {
+  const value = Exit.getOrElse(exit, (cause) => {
     throw new Error(`the program failed: ${String(cause)}`)
   })
+  world.settle()
+  if (world.asleep > 0) throw new Error(`the program has ended, and ${world.asleep} timers are left`)
+  return value
 }

@@ -651,14 +651,49 @@ describe("the end of a pool", () => {
           "a statement is running",
           "a transaction is open"
         ])
-        expect(failureOf(yield* Fiber.join(statementFiber))).toMatchObject({
-          _tag: "ConnectionLost",
-          outcome: "unknown"
-        })
+        expect(failureOf(yield* Fiber.join(statementFiber))).toMatchObject({ _tag: "StatementCancelled" })
+        expect(fixture.fake.connection("1").roundTrips).toMatchObject({ cancel: 1, close: 0 })
+        expect(fixture.fake.connection("2").roundTrips).toMatchObject({ cancel: 0, close: 0 })
         expect(fixture.fake.open).toEqual([])
         yield* Fiber.interrupt(transaction)
         expect((yield* Effect.flip(use(fixture)))._tag).toBe("PoolClosed")
       })))
+
+  it.effect("lets no read succeed that it has stopped: MySQL answers one in a SLEEP with another value", () =>
+    withPool(
+      { drainTimeout: 1_000, script: { run: [takes(1_200), takes(1_200)], cancel: takes(300) } },
+      (fixture) =>
+        Effect.gen(function*() {
+          const read = yield* Effect.fork(Effect.exit(fixture.run("SELECT 42")))
+          const write = yield* Effect.fork(Effect.exit(fixture.run("INSERT")))
+          yield* settle
+          const closing = yield* Effect.fork(fixture.pool.closeAll)
+          yield* joinAfter(closing, 1_300)
+          expect(failureOf(yield* Fiber.join(read))).toMatchObject({
+            _tag: "StatementCancelled",
+            statement: "SELECT 42"
+          })
+          expect(Exit.isSuccess(yield* Fiber.join(write))).toBe(true)
+        })
+    ))
+
+  it.effect("waits no longer than cancelTimeout for what it cuts to be stopped on the server", () =>
+    withPool(
+      { drainTimeout: 1_000, cancelTimeout: 500, script: { run: [takes(60_000)], cancel: never } },
+      (fixture) =>
+        Effect.gen(function*() {
+          const statement = yield* Effect.fork(Effect.exit(fixture.run("INSERT")))
+          yield* settle
+          const closing = yield* Effect.fork(fixture.pool.closeAll)
+          yield* TestClock.adjust(1_499)
+          expect(Option.isNone(yield* Fiber.poll(closing))).toBe(true)
+          expect((yield* Effect.flip(use(fixture)))._tag).toBe("PoolClosed")
+          expect((yield* joinAfter(closing, 1)).cut).toHaveLength(1)
+          expect(failureOf(yield* Fiber.join(statement))).toMatchObject({ _tag: "ConnectionLost", outcome: "unknown" })
+          expect(fixture.fake.open).toEqual([])
+          expect(yield* fixture.pool.snapshot).toMatchObject({ created: 1, closed: 1 })
+        })
+    ))
 
   it.effect("turns waiters away when the drain timeout is over", () =>
     withPool({ poolSize: 1, drainTimeout: 1_000 }, (fixture) =>

@@ -7,6 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/TestClock"
+import { generateKeyPairSync } from "node:crypto"
 import { inspect } from "node:util"
 import * as ConnectionPool from "../../src/ConnectionPool.js"
 import * as Db from "../../src/Db.js"
@@ -167,10 +168,18 @@ describe("every error", () => {
 const secret = "s3cret-Pa55w0rd"
 const password = Redacted.make(secret)
 const url = Redacted.make(`mysql://app:${secret}@localhost:1/shop`)
+// what is before the key is a comment
+const encryptedKey = `key ${secret}\n` +
+  generateKeyPairSync("ec", { namedCurve: "prime256v1" }).privateKey.export({
+    type: "pkcs8",
+    format: "pem",
+    cipher: "aes-256-cbc",
+    passphrase: secret
+  }).toString()
 const mysqlOptions: PoolConfig.MysqlOptions & PoolConfig.PoolOptions = {
   url,
   password,
-  tls: { key: Redacted.make(`key ${secret}`), passphrase: password }
+  tls: { key: Redacted.make(encryptedKey), passphrase: password }
 }
 
 /** In every way in which a value finds its way into a log. */
@@ -260,6 +269,22 @@ describe("a password", () => {
       const layer = DbLayer.mysql({ ...mysqlOptions, poolSize: 0, port: -1, timeZone: "here" })
       const error = yield* Effect.flip(Layer.build(layer))
       expect(error._tag).toBe("InvalidConfig")
+      expectNoSecret(error)
+    }))
+
+  it.scoped.each<readonly [what: string, tls: PoolConfig.TlsOptions]>([
+    ["a key that is none", { key: password }],
+    ["a key without its passphrase", { key: Redacted.make(encryptedKey), passphrase: Redacted.make("wrong") }],
+    ["a passphrase of the wrong type", {
+      key: Redacted.make(encryptedKey),
+      passphrase: Redacted.make([secret]) as never
+    }],
+    ["a version that is none", { ...mysqlOptions.tls as PoolConfig.TlsOptions, minVersion: "TLSv9" as never }]
+  ])("is not in the error of %s, which is told before anything is opened", ([, tls]) =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(MysqlDriver.make({ ...mysqlOptions, tls }))
+      expect(error._tag).toBe("InvalidConfig")
+      expect(error.message).toMatch(/^tls cannot be used: .+/)
       expectNoSecret(error)
     }))
 

@@ -3,8 +3,9 @@
  * database where anything may fail. Whatever the interleaving: everybody settles, nobody meets a defect, no connection
  * is shared, lost or closed twice.
  */
-import { describe, expect, it } from "@effect/vitest"
+import { beforeEach, describe, expect, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Logger, LogLevel, Random, Scope, Stream } from "effect"
+import { setImmediate } from "node:timers/promises"
 import * as ConnectionPool from "../../src/ConnectionPool.js"
 import type { ConnectFailure, DbError } from "../../src/DbError.js"
 import * as FiberConnection from "../../src/FiberConnection.js"
@@ -12,6 +13,9 @@ import type { PoolConfig } from "../../src/PoolConfig.js"
 import * as FakeDriver from "../support/fakeDriver.js"
 import { config } from "../support/poolFixture.js"
 import { simulate } from "../support/simulation.js"
+
+// a simulation lets nothing else go on in its process, not even the runner's own messages
+beforeEach(() => setImmediate())
 
 type Work = Effect.Effect<unknown, unknown>
 

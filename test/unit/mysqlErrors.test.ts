@@ -227,4 +227,19 @@ describe("the reason", () => {
       "Incorrect integer value for column 'a' at row 1"
     )
   })
+
+  it.each<readonly [param: unknown, message: string, reason: string]>([
+    ["s3cret value", "You have an error near ''s3cret value' at line 1", "You have an error near ''?' at line 1"],
+    // as a server cuts it off, and as it stands in a text
+    ["it's s3cret and long", "near ''it''s s3cret and' at line 1", "near ''?' at line 1"],
+    ["abc", "Unknown or incorrect time zone: 'abc'", "Unknown or incorrect time zone: '?'"],
+    ["abc", "Table 'abcdef' doesn't exist", "Table 'abcdef' doesn't exist"],
+    [918273, "Unknown thread id: 918273", "Unknown thread id: ?"],
+    [1, "Out of range at row 1", "Out of range at row 1"],
+    [{ name: "s3cret" }, "near ''{\"name\":\"s3cret\"}'' at line 1", "near ''?'' at line 1"],
+    [new TextEncoder().encode("s3cret"), "near 'x'733363726574'' at line 1", "near 'x'?'' at line 1"]
+  ])("shows no parameter: %j in %s", (param, message, reason) => {
+    const context = { flavour: "mariadb", phase: "sent", statement: "SELECT ?", params: [param] } as const
+    expect(statementFailure(server(1105, message), context)).toMatchObject({ reason })
+  })
 })

@@ -403,6 +403,56 @@ describe("on any text", () => {
   )
 })
 
+describe("whether a statement may end the transaction it runs in:", () => {
+  it.each([
+    "SELECT 1",
+    "INSERT INTO t VALUES (1)",
+    "WITH c AS (SELECT 1) SELECT * FROM c",
+    "SELECT 1; UPDATE t SET a = 1; DELETE FROM t",
+    "SAVEPOINT s",
+    "RELEASE SAVEPOINT s",
+    ""
+  ])("never: %s", (sql) => {
+    expect(mysql(sql).mayCommit).toBe("never")
+  })
+
+  it.each([
+    "CREATE TABLE t (id INT)",
+    "DROP TABLE t",
+    "ANALYZE TABLE t",
+    "SET autocommit = 1",
+    "COMMIT",
+    "BEGIN",
+    "GRANT ALL ON t TO u",
+    "of no kind that is known"
+  ])("as the status after it tells: %s", (sql) => {
+    expect(mysql(sql).mayCommit).toBe("seen")
+  })
+
+  it.each([
+    "CALL p()",
+    "EXECUTE s",
+    "COMMIT; BEGIN",
+    "SELECT 1; CREATE TABLE t (id INT)",
+    "CREATE TABLE t (id INT); INSERT INTO t VALUES (1)",
+    "SELECT 'never closed"
+  ])("so that no status tells: %s", (sql) => {
+    expect(mysql(sql).mayCommit).toBe("unseen")
+  })
+})
+
+describe("the id that an INSERT generates", () => {
+  it.each([
+    ["INSERT INTO t VALUES (NULL); SELECT LAST_INSERT_ID()", { readsInsertId: false, readsOwnInsertId: true }],
+    ["REPLACE INTO t VALUES (NULL); SELECT @@last_insert_id", { readsInsertId: false, readsOwnInsertId: true }],
+    ["SELECT LAST_INSERT_ID(); INSERT INTO t VALUES (NULL)", { readsInsertId: true, readsOwnInsertId: false }],
+    ["INSERT INTO t VALUES (LAST_INSERT_ID())", { readsInsertId: true, readsOwnInsertId: false }],
+    ["INSERT INTO t VALUES (NULL); SELECT 1", { readsInsertId: false, readsOwnInsertId: false }]
+  ])("is an earlier one's or the text's own: %s", (sql, traits) => {
+    expect(mysql(sql)).toMatchObject(traits)
+  })
+})
+
 describe("the cache", () => {
   it("answers a repeated text with the same traits, for each dialect its own", () => {
     const sql = "SELECT 'cached' # x"

@@ -3,7 +3,7 @@ import { Deferred, Duration, Effect, Fiber, Stream, TestClock } from "effect"
 import * as Db from "../../src/Db.js"
 import { StatementCancelled } from "../../src/DbError.js"
 import * as Transaction from "../../src/Transaction.js"
-import { lost, never, statement, succeeds, takes } from "../support/fakeDriver.js"
+import { fails, lost, never, statement, succeeds, takes } from "../support/fakeDriver.js"
 import { type Fixture, joinAfter, settle, withPool } from "../support/poolFixture.js"
 
 /** After the time, whatever runs fails with this, or does not. */
@@ -46,6 +46,16 @@ describe("a statement that runs for longer than statementTimeout", () => {
         expect(yield* fixture.run("SELECT id")).toBe("1")
       })))
 
+  it.effect("fails as a read even then: MySQL answers one that it stops in a SLEEP with another value", () =>
+    withPool({ statementTimeout: 1_000, script: { cancel: takes(200) } }, (fixture) =>
+      Effect.gen(function*() {
+        fixture.fake.script.run = () => fixture.fake.sent.at(-1)?.sql === "SELECT 42" ? takes(1_100) : succeeds
+        const error = yield* failureAfter(fixture.fibers.run(statement("SELECT 42")), 1_100)
+        expect(error).toMatchObject({ _tag: "StatementTimeoutError", statement: "SELECT 42" })
+        yield* TestClock.adjust(100)
+        expect(yield* fixture.run("SELECT id")).toBe("1")
+      })))
+
   it.effect("and cannot be stopped loses its connection: a write is unknown", () =>
     withPool(
       { statementTimeout: 1_000, cancelTimeout: 500, script: { cancel: never } },
@@ -59,6 +69,25 @@ describe("a statement that runs for longer than statementTimeout", () => {
         })
     ))
 
+  it.effect("and cannot be stopped is not run again, not even a read: its time is over", () =>
+    withPool(
+      { statementTimeout: 1_000, cancelTimeout: 500, script: { cancel: never } },
+      (fixture) =>
+        Effect.gen(function*() {
+          expect(yield* failureAfter(fixture.run("SLEEP 5000"), 1_500)).toMatchObject({ _tag: "ConnectionLost" })
+          expect(sentTexts(fixture)).toEqual(["SLEEP 5000"])
+        })
+    ))
+
+  it.effect("and was stopped is forgotten: a loss afterwards is made up for as always", () =>
+    withPool({ statementTimeout: 1_000 }, (fixture) =>
+      Effect.gen(function*() {
+        yield* failureAfter(fixture.run("SLEEP 5000"), 1_000)
+        fixture.fake.script.run = [fails(lost("unknown")), succeeds]
+        const fiber = yield* Effect.fork(fixture.run("SELECT id"))
+        expect(yield* joinAfter(fiber, 100)).toBe("2")
+      })))
+
   it.effect("in a transaction fails the transaction, which is rolled back", () =>
     withPool({ statementTimeout: 1_000 }, (fixture) =>
       Effect.gen(function*() {
@@ -69,6 +98,17 @@ describe("a statement that runs for longer than statementTimeout", () => {
         expect(error._tag).toBe("StatementTimeoutError")
         expect(sentTexts(fixture)).toEqual(["BEGIN", "INSERT", "SLEEP 5000", "ROLLBACK"])
       })))
+
+  it.effect("in a transaction and cannot be stopped loses its connection, and the transaction with it", () =>
+    withPool(
+      { statementTimeout: 1_000, cancelTimeout: 500, script: { cancel: never } },
+      (fixture) =>
+        Effect.gen(function*() {
+          fixture.fake.script.run = () => fixture.fake.sent.at(-1)?.sql === "INSERT" ? never : succeeds
+          const error = yield* failureAfter(Transaction.run(fixture.fibers, fixture.run("INSERT")), 1_500)
+          expect(error).toMatchObject({ _tag: "ConnectionLost", outcome: "rolled back" })
+        })
+    ))
 
   it.effect("is not the one that waits for its turn: that has its own bound", () =>
     withPool({ statementTimeout: 1_000, poolSize: 1 }, (fixture) =>

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Option, TestClock } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Option, Stream, TestClock } from "effect"
 import { StatementError } from "../../src/DbError.js"
 import * as Transaction from "../../src/Transaction.js"
 import { type Behaviour, fails, lost, never, statement, succeeds, takes } from "../support/fakeDriver.js"
@@ -141,6 +141,17 @@ describe("the loss of a connection", () => {
           outcome: "unknown",
           statement: "LOSE"
         })
+      })))
+
+  it.effect("under a stream of the transaction has the outcome \"rolled back\"", () =>
+    withPool({}, (fixture) =>
+      Effect.gen(function*() {
+        const stream = Stream.runDrain(fixture.fibers.stream(statement("ROWS 6 THEN LOSE")))
+        expect(yield* Effect.flip(inTransaction(fixture, stream))).toMatchObject({
+          _tag: "ConnectionLost",
+          outcome: "rolled back"
+        })
+        expect(texts(fixture)).toEqual(["BEGIN", "ROWS 6 THEN LOSE"])
       })))
 
   const cases = [
