@@ -1,0 +1,58 @@
+/** What a benchmark is made of: works, done by arms, measured in rounds. */
+
+/** The server that all arms of a run use. */
+export interface Target {
+  readonly host: string
+  readonly port: number
+  readonly user: string
+  readonly password: string
+  readonly database: string
+}
+
+/** What is measured in a round, as it stands in the table. */
+export interface Measure {
+  readonly key: string
+  readonly title: string
+  readonly unit: string
+  readonly digits: number
+}
+
+/** What one round has measured, by the keys of the work's measures. */
+export type Sample = Readonly<Record<string, number>>
+
+export interface Arm {
+  readonly round: () => Promise<Sample>
+  readonly close: () => Promise<unknown>
+}
+
+export interface Work {
+  readonly name: string
+  readonly title: string
+  readonly measures: ReadonlyArray<Measure>
+  /** In the order of the table. Each is opened in a process of its own. */
+  readonly arms: Readonly<Record<string, (target: Target) => Promise<Arm>>>
+  readonly goals: ReadonlyArray<Goal>
+}
+
+/** A promise in figures: an arm's measure, or its ratio to that of another arm, is at most or at least so much. */
+export interface Goal {
+  readonly arm: string
+  readonly to?: string | undefined
+  readonly measure: string
+  readonly atMost?: number | undefined
+  readonly atLeast?: number | undefined
+}
+
+export const cpu: Measure = { key: "cpu", title: "CPU", unit: "µs/op", digits: 1 }
+export const throughput: Measure = { key: "throughput", title: "throughput", unit: "op/s", digits: 0 }
+
+/** CPU of this process in microseconds for each operation, and operations per second. */
+export const perOperation = async (operations: number, run: () => Promise<unknown>): Promise<Sample> => {
+  globalThis.gc?.()
+  const before = process.cpuUsage()
+  const start = performance.now()
+  await run()
+  const millis = performance.now() - start
+  const { system, user } = process.cpuUsage(before)
+  return { cpu: (user + system) / operations, throughput: operations / millis * 1000 }
+}

@@ -1,0 +1,71 @@
+/**
+ * Latency under load: requests come when they come, at 80 % of what the arm can do, and the time of each counts from when
+ * it was due, so that a stall is seen by all that it delays.
+ */
+import { build } from "hdr-histogram-js"
+import { type Client, connections, type OpenClient } from "../clients/operations.js"
+import type { Arm, Sample, Target, Work } from "../model.js"
+import { pools } from "./statements.js"
+
+const requests = 4000
+const load = 0.8
+
+const one = (client: Client): Promise<void> => client.run({ kind: "select", operations: 1, fibers: 1, each: false })
+
+/** Requests per second that the arm can do, all connections busy. */
+const capacity = async (client: Client): Promise<number> => {
+  const run = () => client.run({ kind: "select", operations: requests, fibers: connections, each: false })
+  await run()
+  const start = performance.now()
+  await run()
+  return requests / (performance.now() - start) * 1000
+}
+
+/** Starts each request when it is due, at random times as of many who do not know of each other. */
+const openLoop = (client: Client, rate: number): Promise<Sample> =>
+  new Promise((resolve, reject) => {
+    const histogram = build({ lowestDiscernibleValue: 1, highestTrackableValue: 60_000_000 })
+    const gap = (): number => -Math.log(1 - Math.random()) / rate * 1000
+    let due = performance.now() + gap()
+    let started = 0
+    let ended = 0
+    const end = (from: number): void => {
+      histogram.recordValue(Math.max(1, Math.round((performance.now() - from) * 1000)))
+      if (++ended < requests) return
+      const at = (percentile: number): number => histogram.getValueAtPercentile(percentile) / 1000
+      resolve({ p50: at(50), p99: at(99), p999: at(99.9), rate })
+    }
+    const tick = (): void => {
+      for (; started < requests && due <= performance.now(); started++) {
+        const from = due
+        one(client).then(() => end(from), reject)
+        due += gap()
+      }
+      if (started < requests) setImmediate(tick)
+    }
+    tick()
+  })
+
+const arm = (open: OpenClient) => async (target: Target): Promise<Arm> => {
+  const client = await open(target)
+  const rate = load * await capacity(client)
+  return { round: () => openLoop(client, rate), close: client.close }
+}
+
+const millis = (key: string, title: string) => ({ key, title, unit: "ms", digits: 2 })
+
+export const latency: ReadonlyArray<Work> = [{
+  name: "latency",
+  title: "latency of a point select at 80 % of the arm's own throughput",
+  measures: [
+    millis("p999", "p99.9"),
+    millis("p99", "p99"),
+    millis("p50", "p50"),
+    { key: "rate", title: "load", unit: "op/s", digits: 0 }
+  ],
+  goals: [
+    { arm: "Db", to: "mysql2 pool", measure: "p999", atMost: 1 },
+    { arm: "Db", to: "mariadb pool", measure: "p999", atMost: 1 }
+  ],
+  arms: Object.fromEntries(Object.entries(pools).map(([name, open]) => [name, arm(open)]))
+}]

@@ -1,0 +1,102 @@
+/** Statements on a real server through ten connections, by what a user would pick. */
+import * as effect from "../clients/effect.js"
+import * as knex from "../clients/knex.js"
+import * as mariadb from "../clients/mariadb.js"
+import * as mysql2 from "../clients/mysql2.js"
+import type { Load, OpenClient } from "../clients/operations.js"
+import { cpu, type Goal, type Measure, perOperation, throughput, type Work } from "../model.js"
+
+/** What a program would pick. */
+export const pools: Readonly<Record<string, OpenClient>> = {
+  "mysql2 pool": mysql2.pool,
+  "mariadb pool": mariadb.pool,
+  knex: knex.pool,
+  "@effect/sql-mysql2": effect.sqlMysql2,
+  "effect/Pool": effect.effectPool,
+  Db: effect.ownDb,
+  SqlClient: effect.ownSqlClient
+}
+
+const clients = { "mysql2, held": mysql2.raw, ...pools }
+
+const ahead: ReadonlyArray<Goal> = [
+  { arm: "Db", to: "mysql2, held", measure: "cpu", atMost: 1.15 },
+  { arm: "Db", to: "mysql2 pool", measure: "cpu", atMost: 1 },
+  { arm: "Db", to: "knex", measure: "cpu", atMost: 1 },
+  { arm: "Db", to: "effect/Pool", measure: "cpu", atMost: 1 },
+  { arm: "Db", to: "@effect/sql-mysql2", measure: "throughput", atLeast: 2.5 },
+  { arm: "SqlClient", to: "@effect/sql-mysql2", measure: "throughput", atLeast: 1.5 }
+]
+
+const work = (name: string, title: string, load: Load, goals: ReadonlyArray<Goal> = ahead): Work => ({
+  name,
+  title,
+  measures: [cpu, throughput],
+  goals,
+  arms: Object.fromEntries(
+    Object.entries(clients).map(([arm, open]) => [arm, async (target) => {
+      const client = await open(target)
+      return { round: () => perOperation(load.operations, () => client.run(load)), close: client.close }
+    }])
+  )
+})
+
+const select = (fibers: number, each: boolean): Work =>
+  work(
+    `select-${fibers}-${each ? "each" : "long"}`,
+    `point select, ${fibers === 1 ? "1 fiber" : `${fibers} fibers`}${each ? ", a fiber for each query" : ""}`,
+    { kind: "select", operations: fibers === 1 ? 1000 : 5000, fibers, each }
+  )
+
+const peak: Measure = { key: "peak", title: "heap above start", unit: "MB", digits: 1 }
+
+/** The most heap, over what was there at the start, that is seen while it runs. */
+const withPeak = async (run: () => Promise<unknown>): Promise<number> => {
+  globalThis.gc?.()
+  const start = process.memoryUsage().heapUsed
+  let most = 0
+  const watch = setInterval(() => {
+    most = Math.max(most, process.memoryUsage().heapUsed - start)
+  }, 5)
+  await run()
+  clearInterval(watch)
+  return most / 1e6
+}
+
+const stream: Work = {
+  name: "stream",
+  title: "a stream of 100,000 rows (per row)",
+  measures: [cpu, throughput, peak],
+  goals: [{ arm: "Db", to: "mysql2, held", measure: "cpu", atMost: 1.05 }],
+  arms: Object.fromEntries(
+    Object.entries(clients).map(([arm, open]) => [arm, async (target) => {
+      const client = await open(target)
+      const run = () => client.run({ kind: "stream", operations: 1, fibers: 1, each: false })
+      let peak = 0
+      return {
+        round: async () => {
+          const sample = await perOperation(100_000, async () => {
+            peak = await withPeak(run)
+          })
+          return { ...sample, peak }
+        },
+        close: client.close
+      }
+    }])
+  )
+}
+
+export const statements: ReadonlyArray<Work> = [
+  ...[1, 10, 100].flatMap((fibers) => [select(fibers, false), select(fibers, true)]),
+  work("insert", "insert one row, 10 fibers", { kind: "insert", operations: 3000, fibers: 10, each: false }),
+  work("transaction", "a transaction of three statements, 10 fibers", {
+    kind: "transaction",
+    operations: 800,
+    fibers: 10,
+    each: false
+  }),
+  work("rows", "1,000 rows in one query", { kind: "rows", operations: 200, fibers: 10, each: false }, [
+    { arm: "Db", to: "mysql2, held", measure: "cpu", atMost: 1.05 }
+  ]),
+  stream
+]
