@@ -15,7 +15,7 @@ import * as DbConnection from "./DbConnection.js"
 import type { AcquireError, ConnectionLost, DbError } from "./DbError.js"
 import type { SessionState } from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
-import { called } from "./internal/origin.js"
+import { callsFor } from "./internal/origin.js"
 import * as PoolConfig from "./PoolConfig.js"
 import * as Queries from "./Queries.js"
 import * as Transaction from "./Transaction.js"
@@ -99,17 +99,14 @@ export const tag = <Name extends string>(name: Name): Context.Tag<Named<Name>, D
 export const make = (pool: Pool): DbService => {
   const fibers = FiberConnection.make(pool)
   const connection = DbConnection.make(fibers)
-  // the stack of the call, for the report of a connection that is held for too long
-  const traced = pool.config.leakDetectionThreshold === Infinity
-    ? <A, E, R>(_: string, effect: Effect.Effect<A, E, R>) => effect
-    : called
+  const calls = callsFor(pool.config.leakDetectionThreshold)
   return {
-    ...Queries.make({ driver: pool.driver, run: fibers.run, stream: fibers.stream }),
+    ...Queries.make({ driver: pool.driver, run: fibers.run, stream: fibers.stream, calls }),
     get connection() {
-      return traced("db.connection", connection)
+      return calls.effect("db.connection", connection)
     },
-    transaction: (effect, options) => traced("db.transaction", Transaction.run(fibers, effect, options)),
-    session: (effect) => traced("db.session", fibers.session(() => effect)),
+    transaction: (effect, options) => calls.effect("db.transaction", Transaction.run(fibers, effect, options)),
+    session: (effect) => calls.effect("db.session", fibers.session(() => effect)),
     currentConnection: fibers.current,
     releaseFiberConnection: fibers.release,
     reconnect: fibers.reconnect

@@ -45,6 +45,7 @@ import type { Pool } from "./ConnectionPool.js"
 import type { DbError } from "./DbError.js"
 import type * as Driver from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
+import { callsFor } from "./internal/origin.js"
 import * as Queries from "./Queries.js"
 import * as Transaction from "./Transaction.js"
 
@@ -301,11 +302,13 @@ const makeWith = <More extends object>(
       onFailure: notAcquired,
       onSuccess: (lease) => new ClientConnection(fibers, { lease, transaction: undefined })
     })
+    const calls = callsFor(pool.config.leakDetectionThreshold)
+    const withTransaction = makeWithTransaction(fibers, attributes)
     const rest = {
       ...more,
       [SqlClient.TypeId]: SqlClient.TypeId,
-      withTransaction: makeWithTransaction(fibers, attributes),
-      reserve,
+      withTransaction: ((effect) =>
+        calls.effect("sql.withTransaction", withTransaction(effect))) as typeof withTransaction,
       reactive: reactivity.stream,
       reactiveMailbox: reactivity.query
     }
@@ -314,6 +317,8 @@ const makeWith = <More extends object>(
       withoutTransforms?: () => SqlClient.SqlClient
     ): SqlClient.SqlClient & More => {
       const client = Object.assign(constructor, rest) as unknown as SqlClient.SqlClient & More
+      // a getter, since reading it is the call that a leak is told with
+      Object.defineProperty(client, "reserve", { enumerable: true, get: () => calls.effect("sql.reserve", reserve) })
       return Object.assign(client, { safe: client, withoutTransforms: withoutTransforms ?? (() => client) })
     }
     const plain = (): SqlClient.SqlClient =>

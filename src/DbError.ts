@@ -92,7 +92,8 @@ export class PoolExhausted extends Data.TaggedError("PoolExhausted")<{
 }
 
 /**
- * No connection could be opened within the acquire timeout and none exists: the server cannot be reached.
+ * No connection could be opened within the acquire timeout, and none was free or to be waited for: the server cannot be
+ * reached. Others may still hold connections that have fallen silent.
  *
  * @since 0.1.0
  * @category errors

@@ -17,6 +17,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { type DbError, DecodeError, InvalidStatement, ParameterError } from "./DbError.js"
 import type { Driver, Result, Row, Statement } from "./Driver.js"
+import { type Calls, forgotten } from "./internal/origin.js"
 import { analyze } from "./internal/sessionState.js"
 import { bindNamed } from "./internal/sqlText.js"
 
@@ -121,6 +122,8 @@ export interface Executor {
   readonly stream: (
     statement: Statement
   ) => Stream.Stream<{ readonly columns: ReadonlyArray<string>; readonly row: Row }, DbError>
+  /** @internal Has the queries remember by which call of the program they were made. */
+  readonly calls?: Calls | undefined
 }
 
 const mysqlCompiler = SqlStatement.makeCompiler({
@@ -249,18 +252,21 @@ const textOf = (driver: Driver, sql: Sql): string => typeof sql === "string" ? s
  * @category constructors
  */
 export const make = (executor: Executor): Queries => {
-  const { driver } = executor
+  const { calls = forgotten, driver } = executor
   const query = <A>(shape: (result: Result) => A) => (sql: Sql, params?: Params): Effect.Effect<A, DbError> =>
-    Effect.suspend(() => {
-      const statement = prepare(driver, sql, params)
-      return Either.isLeft(statement) ? Effect.fail(statement.left) : Effect.map(executor.run(statement.right), shape)
-    })
+    calls.effect(
+      undefined,
+      Effect.suspend(() => {
+        const statement = prepare(driver, sql, params)
+        return Either.isLeft(statement) ? Effect.fail(statement.left) : Effect.map(executor.run(statement.right), shape)
+      })
+    )
   const stream = (sql: Sql, params?: Params): Stream.Stream<object, DbError> =>
-    Stream.unwrap(Effect.map(
+    calls.stream(Stream.unwrap(Effect.map(
       Effect.suspend(() => prepare(driver, sql, params)),
       (statement) =>
         Stream.mapChunks(executor.stream(statement), Chunk.map(({ columns, row }) => toRecord(columns, row)))
-    ))
+    )))
   // what the type parameters say of the rows is the caller's word
   const queries: Queries = {
     values: query(shapes.values) as Queries["values"],

@@ -8,13 +8,15 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import type { Origin } from "./leaseModel.js"
 
 /** A call of this library by the program. */
 interface Call {
-  readonly what: string
-  readonly stack: string
+  /** The function that was called; that of a statement is told by its text. */
+  readonly what: string | undefined
+  readonly at: Error
 }
 
 /** The call by which the effect that is running was made, while that is to be known. */
@@ -23,11 +25,24 @@ class CurrentCall extends Context.Reference<CurrentCall>()<"effect-sql-pool/Curr
   { defaultValue: () => undefined }
 ) {}
 
-/**
- * @internal The effect, which remembers the call that made it. Has to be called by what the program calls.
- */
-export const called = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.provideService(effect, CurrentCall, { what, stack: new Error().stack ?? "" })
+/** @internal Has what the program makes with a call of this library remember that call. */
+export interface Calls {
+  readonly effect: <A, E, R>(what: string | undefined, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  readonly stream: <A, E, R>(stream: Stream.Stream<A, E, R>) => Stream.Stream<A, E, R>
+}
+
+/** @internal What has to be called by what the program calls, for its lines to be among the frames of the stack. */
+export const remembered: Calls = {
+  effect: (what, effect) => Effect.provideService(effect, CurrentCall, { what, at: new Error() }),
+  stream: (stream) => Stream.provideService(stream, CurrentCall, { what: undefined, at: new Error() })
+}
+
+/** @internal For a pool that looks for no leaks. */
+export const forgotten: Calls = { effect: (_, effect) => effect, stream: (stream) => stream }
+
+/** @internal What a pool with this `leakDetectionThreshold` needs to know. */
+export const callsFor = (leakDetectionThreshold: number): Calls =>
+  leakDetectionThreshold === Infinity ? forgotten : remembered
 
 const own = new URL("..", import.meta.url).href
 const ownPath = decodeURIComponent(new URL(own).pathname)
@@ -56,6 +71,6 @@ export const originOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>, what: stri
   const spans = spansOf(fiber)
   return {
     what: call?.what ?? what,
-    trace: () => [...frames(call?.stack ?? ""), ...spans]
+    trace: () => [...frames(call?.at.stack ?? ""), ...spans]
   }
 }

@@ -66,16 +66,27 @@ export interface Situation {
   readonly counts: PoolCounts
   readonly held: ReadonlySet<Slot<Connection, Lease>>
   readonly lastFailure: ConnectFailure | undefined
+  /** When a connect succeeded last. */
+  readonly openedAt: number
   readonly now: number
 }
+
+/** Whether it was the server itself that refused a connection, such as one too many, and not the way to it. */
+const refusedByServer = (failure: ConnectFailure | undefined): boolean =>
+  failure !== undefined && (failure._tag === "AuthenticationError" || failure.errno !== undefined)
+
+/** Whether nobody's holding explains the wait: there was room for one connection more, and none could be opened. */
+const unreached = ({ counts, held, lastFailure, now, openedAt, waitedMillis }: Situation): boolean =>
+  // nobody holds anything: what is open does not answer its validation, or there is nothing open
+  held.size === 0 ||
+  (held.size < counts.max && openedAt < now - waitedMillis && !refusedByServer(lastFailure))
 
 /** @internal */
 export const refusal = (why: "timeout" | "unreachable" | "closed", situation: Situation): AcquireError => {
   const { counts, held, lastFailure, pool, waitedMillis } = situation
   if (why === "closed") return new PoolClosed({ pool })
   if (why === "unreachable" && lastFailure !== undefined) return lastFailure
-  // nobody holds anything: what is open does not answer its validation, or there is nothing open
-  if (held.size === 0) return new PoolUnreachable({ pool, waitedMillis, counts, cause: lastFailure })
+  if (unreached(situation)) return new PoolUnreachable({ pool, waitedMillis, counts, cause: lastFailure })
   const oldest = oldestOf(held)
   return new PoolExhausted({
     pool,

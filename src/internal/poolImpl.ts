@@ -46,6 +46,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   readonly #timers: Timers
   readonly #patience: number
   #lastFailure: ConnectFailure | undefined
+  #openedAt = -Infinity
   #backOff: Fiber.RuntimeFiber<void> | undefined
   /** Rejects waiters whose time is over; sleeps until the earliest deadline it knows of. */
   #alarm: { readonly at: number; readonly fiber: Fiber.RuntimeFiber<void> } | undefined
@@ -210,6 +211,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   readonly opened: maintenance.Maintained["opened"] = (slot, connection, expiresAt) => {
     this.#failing = false
+    this.#openedAt = this.now()
     connection.onLost((error) => {
       if (slot.state._tag === "Held") slot.state.lease.lost(error)
       this.#loss()
@@ -333,6 +335,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
       counts: this.#counts(),
       held: this.#state.held,
       lastFailure: this.#lastFailure,
+      openedAt: this.#openedAt,
       now: this.now()
     })
   }

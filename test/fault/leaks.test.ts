@@ -25,7 +25,7 @@ const forgotten = (db: Db.DbService) =>
     return yield* Effect.never
   }))
 
-/** What was asked for by name is told with the lines of the program that did; what a statement took, with that statement. */
+/** What was asked for is told with the lines of the program that did. */
 const holders: Readonly<Record<string, readonly [holding: Holding, by: RegExp]>> = {
   "an explicit connection": [withService(forgotten), /Acquired by db\.connection\n.*leaks\.test\.ts:\d+/],
   "a session": [withService((db) => db.session(Effect.never)), /Acquired by db\.session\n.*leaks\.test\.ts:\d+/],
@@ -37,18 +37,24 @@ const holders: Readonly<Record<string, readonly [holding: Holding, by: RegExp]>>
     withService((db) =>
       Stream.runForEach(db.stream(`SELECT seq, REPEAT('x', 8000) FROM ${numbers(20_000)}`), () => Effect.never)
     ),
-    /Acquired by SELECT seq/
+    /Acquired by SELECT seq.*\n.*leaks\.test\.ts:\d+/
   ],
   "a fiber whose session holds state": [
     withService((db) => Effect.zipRight(db.execute("SET @x = 1"), Effect.never)),
-    /Acquired by SET @x/
+    /Acquired by SET @x.*\n.*leaks\.test\.ts:\d+/
+  ],
+  "a transaction of the client": [
+    Effect.gen(function*() {
+      return yield* (yield* SqlClient.SqlClient).withTransaction(Effect.never)
+    }),
+    /Acquired by sql\.withTransaction\n.*leaks\.test\.ts:\d+/
   ],
   "a reserved connection of the client": [
     Effect.scoped(Effect.gen(function*() {
       yield* (yield* SqlClient.SqlClient).reserve
       return yield* Effect.never
     })),
-    /Acquired by/
+    /Acquired by sql\.reserve\n.*leaks\.test\.ts:\d+/
   ]
 }
 

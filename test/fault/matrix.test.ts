@@ -20,8 +20,6 @@ const streamed: Expected = ["ok", "statement"]
 const unknown: Expected = ["ConnectionLost unknown", "statement", "cancel"]
 const rolledBack: Expected = ["ConnectionLost rolled back", "statement", "cancel"]
 const unreachable = (why: string): Expected => [`PoolUnreachable ${why}`, "acquire"]
-/** Somebody still holds a connection that has fallen silent, and no other can be opened. */
-const exhausted = (why: string): Expected => [`PoolExhausted ${why}`, "acquire"]
 /** After as many attempts as the recovery schedule gives. */
 const readOnly: Expected = ["ReadOnlyError", "acquire", "statement", "recovery"]
 /** A transaction is not run again by itself. */
@@ -77,19 +75,11 @@ const callers: Record<FaultName, Record<PhaseName, Expected>> = {
 const everywhere = (expected: Expected): Record<PhaseName, Expected> =>
   Object.fromEntries(phaseNames.map((phase) => [phase, expected])) as Record<PhaseName, Expected>
 
-/** The first caller still waits on its silent connection, except where that was found out by a bound of the pool's. */
-const behindTheSilent: Record<PhaseName, Expected> = {
-  ...everywhere(exhausted("no answer")),
-  "connecting": unreachable("no answer"),
-  "in a reset": unreachable("no answer"),
-  "in a validation": unreachable("no answer")
-}
-
 const newcomers: Record<FaultName, Record<PhaseName, Expected>> = {
   "clean close": everywhere(served),
   "RST": everywhere(served),
-  "black hole": behindTheSilent,
-  "server SIGSTOP": behindTheSilent,
+  "black hole": everywhere(unreachable("no answer")),
+  "server SIGSTOP": everywhere(unreachable("no answer")),
   "server SIGKILL, restart": everywhere(unreachable("ECONNRESET")),
   "stalled handshake": everywhere(unreachable("no answer")),
   "refused port": everywhere(unreachable("ECONNREFUSED")),

@@ -1,7 +1,14 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Option, Random, Schedule, TestClock } from "effect"
 import type { Scope } from "effect"
-import { AuthenticationError, type DbError, PoolExhausted, PoolUnreachable, TooManyWaiters } from "../../src/DbError.js"
+import {
+  AuthenticationError,
+  ConnectionError,
+  type DbError,
+  PoolExhausted,
+  PoolUnreachable,
+  TooManyWaiters
+} from "../../src/DbError.js"
 import type { Lease } from "../../src/internal/lease.js"
 import { fails, lost, never, refused, statement, succeeds, takes } from "../support/fakeDriver.js"
 import { type Fixture, joinAfter, settle, withPool } from "../support/poolFixture.js"
@@ -147,18 +154,51 @@ describe("the acquire timeout", () => {
         yield* joinAfter(holder, 1_000)
       })))
 
-  it.effect("carries the last connect failure", () =>
+  const tooMany = new ConnectionError({ target: "fake:1", reason: "too many", isRetryable: true, errno: 1040 })
+
+  it.effect("carries the last connect failure when the server gives no more", () =>
     withPool(
       { poolSize: 2, acquireTimeout: 300, script: { connect: [succeeds] } },
       (fixture) =>
         Effect.gen(function*() {
           const holder = yield* hold(fixture)
-          fixture.fake.script.connect = fails(refused())
+          fixture.fake.script.connect = fails(tooMany)
           const waiter = yield* Effect.fork(Effect.flip(use(fixture)))
           const failure = yield* joinAfter(waiter, 300)
           expect(failure).toBeInstanceOf(PoolExhausted)
-          expect(failure.message).toContain("The last connect failed: Cannot connect to fake:1: refused")
+          expect(failure.message).toContain("The last connect failed: Cannot connect to fake:1: too many (errno 1040)")
           yield* holder.letGo
+        })
+    ))
+
+  it.effect("says that the server was not reached when there is room and no connect succeeds", () =>
+    withPool(
+      { poolSize: 2, acquireTimeout: 300, script: { connect: [succeeds] } },
+      (fixture) =>
+        Effect.gen(function*() {
+          const holder = yield* hold(fixture)
+          yield* TestClock.adjust(10)
+          fixture.fake.script.connect = fails(refused())
+          const waiter = yield* Effect.fork(Effect.flip(use(fixture)))
+          const failure = yield* joinAfter(waiter, 300)
+          expect(failure).toBeInstanceOf(PoolUnreachable)
+          expect(failure).toMatchObject({ waitedMillis: 300, counts: { held: 1 }, cause: { reason: "refused" } })
+          yield* holder.letGo
+        })
+    ))
+
+  it.effect("does not say so of a server that was reached while it waited", () =>
+    withPool(
+      { poolSize: 3, acquireTimeout: 300, script: { connect: [succeeds, takes(100), never] } },
+      (fixture) =>
+        Effect.gen(function*() {
+          const first = yield* hold(fixture)
+          const second = yield* hold(fixture)
+          const waiter = yield* Effect.fork(Effect.flip(use(fixture)))
+          expect(yield* joinAfter(waiter, 300)).toBeInstanceOf(PoolExhausted)
+          expect(yield* fixture.pool.snapshot).toMatchObject({ held: 2, opening: 1 })
+          yield* first.letGo
+          yield* second.letGo
         })
     ))
 
