@@ -101,7 +101,7 @@ export const make = (pool: Pool): DbService => {
   const connection = DbConnection.make(fibers)
   const calls = callsFor(pool.config.leakDetectionThreshold)
   return {
-    ...Queries.make({ driver: pool.driver, run: fibers.run, stream: fibers.stream, calls }),
+    ...Queries.make({ driver: pool.driver, run: fibers.unsafeRun, stream: fibers.stream, calls }),
     get connection() {
       return calls.effect("db.connection", connection)
     },

@@ -34,10 +34,12 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
+import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
@@ -163,13 +165,15 @@ class ClientConnection implements Connection {
     return Stream.mapError(rows, notStreamed)
   }
 
-  #statement(sql: string, params: ReadonlyArray<unknown>, unprepared: boolean) {
+  #statement(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    unprepared: boolean
+  ): Either.Either<Driver.Statement, DbError> {
     const { driver } = this.fibers.pool
     const several = unprepared && driver.severalStatements === true
-    return Effect.map(
-      Queries.check(driver, sql, params, undefined, several),
-      (statement): Driver.Statement => ({ ...statement, unprepared, compatible: true })
-    )
+    const checked = Queries.check(driver, sql, params, undefined, several)
+    return Either.map(checked, (statement) => ({ ...statement, unprepared, compatible: true }))
   }
 
   #run<A>(
@@ -178,13 +182,17 @@ class ClientConnection implements Connection {
     shape: (result: Driver.Result) => A,
     unprepared = false
   ): Effect.Effect<A, SqlError> {
-    return Effect.mapBoth(
-      Effect.flatMap(
-        Effect.suspend(() => this.#statement(sql, params, unprepared)),
-        (statement) => this.place === undefined ? this.fibers.run(statement) : this.fibers.runAt(this.place, statement)
-      ),
-      { onFailure: toSqlError, onSuccess: shape }
-    )
+    return Effect.withFiberRuntime((fiber) => {
+      const statement = this.#statement(sql, params, unprepared)
+      if (Either.isLeft(statement)) return Effect.fail(notExecuted(statement.left))
+      const ran = this.place === undefined
+        ? this.fibers.unsafeRun(statement.right, fiber)
+        : this.fibers.unsafeRunAt(this.place, statement.right, fiber)
+      return Effect.catchAllCause(
+        Effect.flatMap(ran, (result) => Exit.succeed(shape(result))),
+        (cause) => Effect.failCause(Cause.map(cause, toSqlError))
+      )
+    })
   }
 
   #header(result: Driver.Result): object {

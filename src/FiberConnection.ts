@@ -10,6 +10,7 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
@@ -22,9 +23,9 @@ import * as Stream from "effect/Stream"
 import type { Pool } from "./ConnectionPool.js"
 import { type AcquireError, AffinityLost, ConnectionLost, type DbError, InvalidTransaction } from "./DbError.js"
 import { holdsNothing, type Isolation, type Result, type Row, type SessionState, type Statement } from "./Driver.js"
-import { type Again, checkPrevious, judge, retry } from "./internal/attempts.js"
+import { checkPrevious, isAgain, judge, retry } from "./internal/attempts.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
-import type { Lease } from "./internal/lease.js"
+import { Lease } from "./internal/lease.js"
 import type { Origin, Turn } from "./internal/leaseModel.js"
 import { originOf } from "./internal/origin.js"
 import { analyze } from "./internal/sessionState.js"
@@ -127,13 +128,25 @@ export interface FiberConnection {
    * if the fiber has none. A lost connection is replaced and the statement run again when `Recovery` allows it.
    */
   readonly run: (statement: Statement) => Effect.Effect<Result, DbError>
+  /** @internal What {@link run} does, for the fiber that is going to run it right away. */
+  readonly unsafeRun: (
+    statement: Statement,
+    fiber: Fiber.RuntimeFiber<unknown, unknown>
+  ) => Effect.Effect<Result, DbError>
   /**
    * The rows of a statement as they come, in chunks. A stream runs in a fiber of its own and so on a connection of its
    * own, except in a session.
    */
   readonly stream: (statement: Statement) => RowStream
-  /** @internal Runs a statement at a place. Nothing is retried: what the session holds would be lost. */
-  readonly runAt: (place: Place, statement: Statement) => Effect.Effect<Result, DbError>
+  /**
+   * @internal Runs a statement at a place, for the fiber that is going to run it right away. Nothing is retried: what the
+   * session holds would be lost.
+   */
+  readonly unsafeRunAt: (
+    place: Place,
+    statement: Statement,
+    fiber: Fiber.RuntimeFiber<unknown, unknown>
+  ) => Effect.Effect<Result, DbError>
   /** @internal Opens a cursor at a place and reads its first chunk. */
   readonly openAt: (place: Place, statement: Statement, scope: Scope.Scope) => Effect.Effect<FirstChunk, DbError>
   /** @internal The rows of a statement at a place. */
@@ -169,31 +182,52 @@ class FiberConnectionImpl implements FiberConnection {
     this.#rollback = this.#statement(pool.driver.transaction.rollback)
   }
 
-  readonly run = (statement: Statement): Effect.Effect<Result, DbError> =>
-    Effect.withFiberRuntime<Result, DbError>((fiber) => {
-      const place = this.placeOf(fiber)
-      if (place !== undefined) return this.#runAt(place, statement, limitOf(fiber))
-      const attempt = this.#attempt(statement)
-      const record = recordOf(fiber)
-      return Effect.catchTag(
-        record === undefined ? Effect.zipRight(FiberRef.set(currentRecord, makeRecord(fiber)), attempt) : attempt,
-        "Again",
-        (again) => retry(this.pool, again, attempt)
+  readonly run: FiberConnection["run"] = (statement) =>
+    Effect.withFiberRuntime((fiber) => this.unsafeRun(statement, fiber))
+
+  readonly unsafeRun: FiberConnection["unsafeRun"] = (statement, fiber) => {
+    const place = this.placeOf(fiber)
+    if (place !== undefined) return this.unsafeRunAt(place, statement, fiber)
+    const record = recordOf(fiber)
+    if (record !== undefined) return this.#runOwn(fiber, record, statement)
+    const fresh = makeRecord(fiber)
+    return Effect.zipRight(
+      FiberRef.set(currentRecord, fresh),
+      Effect.suspend(() => this.#runOwn(fiber, fresh, statement))
+    )
+  }
+
+  /** Runs the statement on the fiber's own connection, and again on another one when it may be. */
+  #runOwn(
+    fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    record: FiberRecord,
+    statement: Statement
+  ): Effect.Effect<Result, DbError> {
+    return this.#attempt(fiber, record, statement, (lease, error) => {
+      const again = Effect.suspend(() =>
+        this.#attempt(fiber, record, statement, (lease, error) => judge(lease, statement, error))
       )
+      return Effect.catchIf(judge(lease, statement, error), isAgain, (first) => retry(this.pool, first, again))
     })
+  }
 
   /** Runs the statement once on the fiber's own connection. */
-  #attempt(statement: Statement): Effect.Effect<Result, DbError | Again> {
-    return Effect.withFiberRuntime<Result, DbError | Again>((fiber) => {
-      const own = this.#ownLease(fiber, statement)
-      if (own._tag === "Failed") return own.failure
-      const { lease } = own
-      const limit = limitOf(fiber)
-      const turn = limit === undefined ? undefined : { section: undefined, limit }
-      const ran = lease.state._tag === "Ready"
-        ? this.#runOn(lease, statement, turn)
-        : Effect.zipRight(lease.granted(), lease.run(statement, turn))
-      return Effect.catchAll(ran, (error) => judge(lease, statement, error))
+  #attempt<E>(
+    fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    record: FiberRecord,
+    statement: Statement,
+    failed: (lease: Lease, error: DbError) => Effect.Effect<Result, E>
+  ): Effect.Effect<Result, DbError | E> {
+    const lease = this.#ownLease(fiber, record, statement)
+    if (!(lease instanceof Lease)) return Effect.fail(lease)
+    const limit = limitOf(fiber)
+    const turn = limit === undefined ? undefined : { section: undefined, limit }
+    const ran = lease.state._tag === "Ready"
+      ? this.#runOn(lease, statement, turn)
+      : Effect.zipRight(lease.granted(), lease.run(statement, turn))
+    return Effect.catchAllCause(ran, (cause) => {
+      const failure = Cause.failureOrCause(cause)
+      return failure._tag === "Left" ? failed(lease, failure.left) : Effect.failCause(failure.right)
     })
   }
 
@@ -218,14 +252,8 @@ class FiberConnectionImpl implements FiberConnection {
     })
   }
 
-  readonly runAt: FiberConnection["runAt"] = (place, statement) =>
-    Effect.withFiberRuntime((fiber) => this.#runAt(place, statement, limitOf(fiber)))
-
-  #runAt(
-    { lease, transaction }: Place,
-    statement: Statement,
-    limit: number | undefined
-  ): Effect.Effect<Result, DbError> {
+  readonly unsafeRunAt: FiberConnection["unsafeRunAt"] = ({ lease, transaction }, statement, fiber) => {
+    const limit = limitOf(fiber)
     if (transaction === undefined && limit === undefined) return this.#runOn(lease, statement)
     const turn = { section: transaction, limit }
     return (transaction && endsByHand(statement)) ?? this.#runOn(lease, statement, turn)
@@ -362,23 +390,25 @@ class FiberConnectionImpl implements FiberConnection {
   /** The fiber's lease, fit for the statement, or why there is none. */
   #ownLease(
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    record: FiberRecord,
     statement: Statement
-  ): OwnLease {
-    const record = recordOf(fiber) ?? makeRecord(fiber)
+  ): Lease | DbError {
     const lease = record.leases.get(this.pool)
     if (lease !== undefined && this.#fit(lease, statement)) {
       // nobody takes it back between here and the start of the statement
       lease.claim()
-      return { _tag: "Owned", lease }
+      return lease
     }
-    const failure = this.#unfit(lease, statement)
-    if (failure !== undefined) {
+    const unfit = untold(lease, statement.sql) ??
+      (statement.traits.readsPrevious ? new AffinityLost({ statement: statement.sql }) : undefined)
+    // whose lease is over cannot simply take another connection
+    if (unfit !== undefined) {
       record.leases.delete(this.pool)
-      return { _tag: "Failed", failure }
+      return unfit
     }
     const fresh = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: this.#origin(fiber, statement.sql) })
     this.#own(record, fresh)
-    return { _tag: "Owned", lease: fresh }
+    return fresh
   }
 
   /** Whether the statement may go to the lease as it is; gives back what has to be checked or stopped first. */
@@ -392,13 +422,6 @@ class FiberConnectionImpl implements FiberConnection {
     // the pool validates what has been unused for long before it lends it again, to this fiber as to any other
     lease.release("validation")
     return false
-  }
-
-  /** Why a fiber whose lease is over cannot simply take another connection. */
-  #unfit(lease: Lease | undefined, statement: Statement): Effect.Effect<never, DbError> | undefined {
-    const loss = untold(lease, statement.sql)
-    if (loss !== undefined) return Effect.fail(loss)
-    return statement.traits.readsPrevious ? Effect.fail(new AffinityLost({ statement: statement.sql })) : undefined
   }
 
   /** From now on this is the fiber's lease; one that it may have had besides goes back. */
@@ -484,10 +507,6 @@ const endsByHand = ({ sql, traits }: Statement): Effect.Effect<never, InvalidTra
       reason: `A transaction is begun and ended by db.transaction, and inside of it not by a statement: ${sql}`
     })
   )
-
-type OwnLease =
-  | { readonly _tag: "Owned"; readonly lease: Lease }
-  | { readonly _tag: "Failed"; readonly failure: Effect.Effect<never, DbError> }
 
 const made = new WeakMap<Pool, FiberConnection>()
 

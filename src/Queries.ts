@@ -11,6 +11,8 @@ import * as SqlStatement from "@effect/sql/Statement"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
@@ -118,7 +120,11 @@ export interface DecodedQueries<A, R> {
  */
 export interface Executor {
   readonly driver: Driver
-  readonly run: (statement: Statement) => Effect.Effect<Result, DbError>
+  /** Called by the fiber that is going to run the effect right away. */
+  readonly run: (
+    statement: Statement,
+    fiber: Fiber.RuntimeFiber<unknown, unknown>
+  ) => Effect.Effect<Result, DbError>
   readonly stream: (
     statement: Statement
   ) => Stream.Stream<{ readonly columns: ReadonlyArray<string>; readonly row: Row }, DbError>
@@ -256,9 +262,12 @@ export const make = (executor: Executor): Queries => {
   const query = <A>(shape: (result: Result) => A) => (sql: Sql, params?: Params): Effect.Effect<A, DbError> =>
     calls.effect(
       undefined,
-      Effect.suspend(() => {
+      Effect.withFiberRuntime((fiber) => {
         const statement = prepare(driver, sql, params)
-        return Either.isLeft(statement) ? Effect.fail(statement.left) : Effect.map(executor.run(statement.right), shape)
+        return Either.isLeft(statement)
+          ? Effect.fail(statement.left)
+          // an exit is an effect, and cheaper than the one that `map` makes
+          : Effect.flatMap(executor.run(statement.right, fiber), (result) => Exit.succeed(shape(result)))
       })
     )
   const stream = (sql: Sql, params?: Params): Stream.Stream<object, DbError> =>

@@ -17,6 +17,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type AcquireError, ConnectionBusy, ConnectionLost, type DbError, StatementCancelled } from "../DbError.js"
 import { type Connection, type Cursor, holdsNothing, type Result, type Row, type Statement } from "../Driver.js"
+import { awaiting } from "./awaiting.js"
 import {
   type End,
   type History,
@@ -80,6 +81,7 @@ const running: LeaseState = { _tag: "Running" }
 const streaming: LeaseState = { _tag: "Streaming" }
 const stopping: LeaseState = { _tag: "Stopping" }
 const waiting: LeaseState = { _tag: "Waiting" }
+const nothing = (): Effect.Effect<void> => Effect.void
 
 /** A cursor that is being read: whether it has not ended, and whether a chunk has been asked for. */
 interface Open {
@@ -363,11 +365,18 @@ export class Lease {
   }
 
   #pull(statement: Statement, cursor: Cursor, open: Open): OpenCursor["pull"] {
-    return Effect.async<ReadonlyArray<Row>, Option.Option<DbError>>((resume) => {
+    const stop = (): Effect.Effect<void> => Effect.sync(() => this.#interrupted())
+    return awaiting<ReadonlyArray<Row>, Option.Option<DbError>>((resume) => {
       const fail = (exit: Exit.Exit<never, DbError>): void => resume(Exit.mapError(exit, Option.some))
-      if (!open.active) return resume(Exit.fail(Option.none()))
+      if (!open.active) {
+        resume(Exit.fail(Option.none()))
+        return nothing
+      }
       // a stream whose connection was taken from it, or that was interrupted while it read, must not look complete
-      if (this.state._tag !== "Streaming" || open.asked) return fail(this.#refusal(statement, open.turn))
+      if (this.state._tag !== "Streaming" || open.asked) {
+        fail(this.#refusal(statement, open.turn))
+        return nothing
+      }
       open.asked = true
       const inTime = this.#limit(open.turn)
       cursor.next((answered) => {
@@ -386,7 +395,7 @@ export class Lease {
         else if (streaming) resume(Exit.fail(Option.none()))
         else fail(this.#refusal(statement, open.turn))
       })
-      return Effect.sync(() => this.#interrupted())
+      return stop
     })
   }
 
@@ -397,7 +406,7 @@ export class Lease {
     activity: LeaseState,
     begin: (connection: Connection, done: (exit: Exit.Exit<A, DbError>) => void) => void
   ): Effect.Effect<A, DbError> {
-    return Effect.async<A, DbError>((resume) => {
+    return awaiting<A, DbError>((resume) => {
       let waiting: Node<Waiting> | undefined
       let stopWaiting: (() => void) | undefined
       let phase: "waiting" | "started" | "settled" = "waiting"
@@ -435,7 +444,7 @@ export class Lease {
           settle(Exit.fail(new ConnectionBusy({ statement: statement.sql, waitedMillis })))
         })
       } else start()
-      return Effect.suspend(() => {
+      return () => {
         if (waiting !== undefined) this.#turns?.leave(waiting)
         stopWaiting?.()
         if (phase !== "started") return Effect.void
@@ -446,7 +455,7 @@ export class Lease {
           }),
           () => this.invalidate("an unanswered end of a transaction")
         )
-      })
+      }
     })
   }
 

@@ -5,6 +5,7 @@
  * interleavings. Nothing here waits for real time.
  */
 import { Clock, Duration, Effect, Exit, type Fiber, Random, type Scheduler } from "effect"
+import { awaiting } from "../../src/internal/awaiting.js"
 
 /** Marsaglia's xorshift: small, fast, and the same everywhere. */
 const dice = (seed: number): (limit: number) => number => {
@@ -54,17 +55,19 @@ class World implements Scheduler.Scheduler {
     unsafeCurrentTimeNanos: () => BigInt(this.now) * 1_000_000n,
     currentTimeMillis: Effect.sync(() => this.now),
     currentTimeNanos: Effect.sync(() => BigInt(this.now) * 1_000_000n),
+    // not Effect.async: that forgets its finalizer when it is interrupted in a yield right after it has begun
     sleep: (duration) =>
-      Effect.async<void>((resume) => {
+      awaiting<void, never>((resume) => {
         // whole milliseconds, as on a real clock
         const sleeper: Sleeper = {
           at: Math.ceil(this.now + Duration.toMillis(duration)),
-          wake: () => resume(Effect.void)
+          wake: () => resume(Exit.void)
         }
         this.#sleepers.push(sleeper)
-        return Effect.sync(() => {
-          this.#sleepers = this.#sleepers.filter((other) => other !== sleeper)
-        })
+        return () =>
+          Effect.sync(() => {
+            this.#sleepers = this.#sleepers.filter((other) => other !== sleeper)
+          })
       })
   }
 
