@@ -48,11 +48,33 @@ export const throughput: Measure = { key: "throughput", title: "throughput", uni
 
 /** CPU of this process in microseconds for each operation, and operations per second. */
 export const perOperation = async (operations: number, run: () => Promise<unknown>): Promise<Sample> => {
-  globalThis.gc?.()
   const before = process.cpuUsage()
   const start = performance.now()
   await run()
   const millis = performance.now() - start
   const { system, user } = process.cpuUsage(before)
   return { cpu: (user + system) / operations, throughput: operations / millis * 1000 }
+}
+
+const roundMillis = 500
+const warmUpMillis = 2_000
+
+/** Runs until the code is compiled as well as it ever is; answers how many operations take about as long as a round should. */
+const calibrate = async (run: (operations: number) => Promise<unknown>): Promise<number> => {
+  const start = performance.now()
+  for (let operations = 100;;) {
+    const { throughput = 0 } = await perOperation(operations, () => run(operations))
+    const perRound = Math.max(1, Math.round(throughput * roundMillis / 1000))
+    if (performance.now() - start > warmUpMillis && perRound < 2 * operations) return perRound
+    operations = Math.min(perRound, 2 * operations)
+  }
+}
+
+/** Rounds that all last about as long, whatever an operation costs, after a warm-up that the first one begins with. */
+export const steadily = (run: (operations: number) => Promise<unknown>): () => Promise<Sample> => {
+  let calibrated: number | undefined
+  return async () => {
+    const operations = calibrated ??= await calibrate(run)
+    return perOperation(operations, () => run(operations))
+  }
 }

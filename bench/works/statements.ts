@@ -4,7 +4,7 @@ import * as knex from "../clients/knex.js"
 import * as mariadb from "../clients/mariadb.js"
 import * as mysql2 from "../clients/mysql2.js"
 import type { Load, OpenClient } from "../clients/operations.js"
-import { cpu, type Goal, type Measure, perOperation, throughput, type Work } from "../model.js"
+import { cpu, type Goal, type Measure, perOperation, steadily, throughput, type Work } from "../model.js"
 
 /** What a program would pick. */
 export const pools: Readonly<Record<string, OpenClient>> = {
@@ -28,7 +28,12 @@ const ahead: ReadonlyArray<Goal> = [
   { arm: "SqlClient", to: "@effect/sql-mysql2", measure: "throughput", atLeast: 1.5 }
 ]
 
-const work = (name: string, title: string, load: Load, goals: ReadonlyArray<Goal> = ahead): Work => ({
+const work = (
+  name: string,
+  title: string,
+  load: Omit<Load, "operations">,
+  goals: ReadonlyArray<Goal> = ahead
+): Work => ({
   name,
   title,
   measures: [cpu, throughput],
@@ -36,7 +41,7 @@ const work = (name: string, title: string, load: Load, goals: ReadonlyArray<Goal
   arms: Object.fromEntries(
     Object.entries(clients).map(([arm, open]) => [arm, async (target) => {
       const client = await open(target)
-      return { round: () => perOperation(load.operations, () => client.run(load)), close: client.close }
+      return { round: steadily((operations) => client.run({ ...load, operations })), close: client.close }
     }])
   )
 })
@@ -45,7 +50,7 @@ const select = (fibers: number, each: boolean): Work =>
   work(
     `select-${fibers}-${each ? "each" : "long"}`,
     `point select, ${fibers === 1 ? "1 fiber" : `${fibers} fibers`}${each ? ", a fiber for each query" : ""}`,
-    { kind: "select", operations: fibers === 1 ? 1000 : 5000, fibers, each }
+    { kind: "select", fibers, each }
   )
 
 const peak: Measure = { key: "peak", title: "heap above start", unit: "MB", digits: 1 }
@@ -88,14 +93,13 @@ const stream: Work = {
 
 export const statements: ReadonlyArray<Work> = [
   ...[1, 10, 100].flatMap((fibers) => [select(fibers, false), select(fibers, true)]),
-  work("insert", "insert one row, 10 fibers", { kind: "insert", operations: 3000, fibers: 10, each: false }),
+  work("insert", "insert one row, 10 fibers", { kind: "insert", fibers: 10, each: false }),
   work("transaction", "a transaction of three statements, 10 fibers", {
     kind: "transaction",
-    operations: 800,
     fibers: 10,
     each: false
   }),
-  work("rows", "1,000 rows in one query", { kind: "rows", operations: 200, fibers: 10, each: false }, [
+  work("rows", "1,000 rows in one query", { kind: "rows", fibers: 10, each: false }, [
     { arm: "Db", to: "mysql2, held", measure: "cpu", atMost: 1.05 }
   ]),
   stream
