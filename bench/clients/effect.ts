@@ -68,7 +68,7 @@ export const ownDb: OpenClient = async (target) => {
 const executed = (connection: Connection, sql: string, params: ReadonlyArray<unknown> = []) =>
   Effect.async<unknown, Error>((resume) => {
     connection.execute(
-      { sql, rowsAsArray: true },
+      sql,
       params as Array<string>,
       (error, result) => resume(error === null ? Effect.succeed(result) : Effect.fail(error))
     )
@@ -100,9 +100,6 @@ export const effectPool: OpenClient = async (target) => {
         )
       ),
     rows: () => use((connection) => executed(connection, texts.rows)),
-    stream: () =>
-      use((connection) =>
-        Effect.promise(() => countRows(connection.execute({ sql: texts.stream, rowsAsArray: true }).stream()))
-      )
+    stream: () => use((connection) => Effect.promise(() => countRows(connection.execute(texts.stream).stream())))
   }, () => Effect.runPromise(Scope.close(scope, Exit.void)))
 }

@@ -14,7 +14,7 @@ export const countRows = async (rows: Readable): Promise<number> => {
 
 export const execute = (connection: Connection, sql: string, params: ReadonlyArray<unknown> = []): Promise<unknown> =>
   new Promise((resolve, reject) =>
-    connection.execute({ sql, rowsAsArray: true }, params as Array<string>, (error, result) => {
+    connection.execute(sql, params as Array<string>, (error, result) => {
       if (error === null) resolve(result)
       else reject(error)
     })
@@ -36,9 +36,10 @@ const transaction = async (connection: Connection, id: number): Promise<void> =>
   await query(connection, "COMMIT")
 }
 
+/** Rows as arrays for all statements: said with each in an object of its own, it costs mysql2 a fifth more. */
 export const connect = (target: Target): Promise<Connection> =>
   new Promise((resolve, reject) => {
-    const connection = createConnection({ ...target })
+    const connection = createConnection({ ...target, rowsAsArray: true })
     connection.connect((error) => error === null ? resolve(connection) : reject(error))
   })
 
@@ -50,14 +51,14 @@ export const raw: OpenClient = async (target) => {
     insert: (n, lane) => execute(of(lane), texts.insert, [`row ${n}`]),
     transaction: (n, lane) => transaction(of(lane), idOf(n)),
     rows: (_, lane) => execute(of(lane), texts.rows),
-    stream: (_, lane) => countRows(of(lane).execute({ sql: texts.stream, rowsAsArray: true }).stream())
+    stream: (_, lane) => countRows(of(lane).execute(texts.stream).stream())
   }, () => Promise.resolve(held.forEach((connection) => connection.destroy())))
 }
 
 export const pool: OpenClient = (target) => {
-  const pool = createPool({ ...target, connectionLimit: connections })
+  const pool = createPool({ ...target, connectionLimit: connections, rowsAsArray: true })
   return Promise.resolve(promiseClient({
-    select: (n) => pool.execute({ sql: texts.select, rowsAsArray: true }, [idOf(n)]),
+    select: (n) => pool.execute(texts.select, [idOf(n)]),
     insert: (n) => pool.execute(texts.insert, [`row ${n}`]),
     transaction: async (n) => {
       const connection = await pool.getConnection()
@@ -67,7 +68,7 @@ export const pool: OpenClient = (target) => {
         connection.release()
       }
     },
-    rows: () => pool.execute({ sql: texts.rows, rowsAsArray: true }),
-    stream: () => countRows(pool.pool.query({ sql: texts.stream, rowsAsArray: true }).stream())
+    rows: () => pool.execute(texts.rows),
+    stream: () => countRows(pool.pool.query(texts.stream).stream())
   }, () => pool.end()))
 }

@@ -21,8 +21,8 @@ import type { MysqlSettings } from "./mysqlOptions.js"
 import { askStatus, destroyRaw, forgetStatements, onDisorder, runPipeline } from "./mysqlProtocol.js"
 import type { Pipeline, RawCallback, RawConnection, RawQuery } from "./mysqlProtocol.js"
 import { askRole, SessionTracker } from "./mysqlSession.js"
-import { runStatement, streamStatement } from "./mysqlStatement.js"
-import type { Host, Operation, UnpreparableTexts } from "./mysqlStatement.js"
+import { Operation, runStatement, streamStatement } from "./mysqlStatement.js"
+import type { Host, UnpreparableTexts } from "./mysqlStatement.js"
 
 /**
  * What the connections of one driver have in common.
@@ -52,6 +52,8 @@ export interface Peer {
   /** The session's roles at that time. */
   readonly role: string | undefined
 }
+
+const nothing = (): void => {}
 
 /** @internal */
 export class MysqlConnection implements SideConnection {
@@ -159,7 +161,7 @@ export class MysqlConnection implements SideConnection {
     operation.drain()
     const isRunning = (): boolean => this.operation === operation
     const ended = Effect.async<void>((resume) => {
-      if (isRunning()) operation.ended.push(() => resume(Effect.void))
+      if (isRunning()) (operation.ended ??= []).push(() => resume(Effect.void))
       else resume(Effect.void)
     })
     const stillOpen = Effect.suspend(() =>
@@ -194,19 +196,10 @@ export class MysqlConnection implements SideConnection {
   private begin(
     statement: string,
     fail: (error: DbError) => void,
-    drain = (): void => {},
+    drain = nothing,
     { params = [], traits }: Partial<Statement> = {}
   ): Operation | undefined {
-    const operation: Operation = {
-      statement,
-      traits,
-      params,
-      fail,
-      drain,
-      ended: [],
-      phase: "unsent",
-      cancelled: false
-    }
+    const operation = new Operation(statement, traits, params, fail, drain)
     this.operation = operation
     if (this.isOpen()) return operation
     this.shut()
@@ -218,7 +211,7 @@ export class MysqlConnection implements SideConnection {
     if (this.operation !== operation) return
     this.operation = undefined
     deliver()
-    for (const listener of operation.ended) listener()
+    for (const listener of operation.ended ?? []) listener()
   }
 
   private fail(operation: Operation, error: MysqlError, statement = operation.statement): void {
