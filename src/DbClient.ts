@@ -48,6 +48,7 @@ import type { DbError } from "./DbError.js"
 import type * as Driver from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
 import { callsFor } from "./internal/origin.js"
+import { untraced } from "./internal/untraced.js"
 import * as Queries from "./Queries.js"
 import * as Transaction from "./Transaction.js"
 
@@ -173,7 +174,7 @@ class ClientConnection implements Connection {
     const { driver } = this.fibers.pool
     const several = unprepared && driver.severalStatements === true
     const checked = Queries.check(driver, sql, params, undefined, several)
-    return Either.map(checked, (statement) => ({ ...statement, unprepared, compatible: true }))
+    return Either.map(checked, ({ traits }) => ({ sql, params, traits, unprepared, compatible: true }))
   }
 
   #run<A>(
@@ -297,7 +298,8 @@ const makeWith = <More extends object>(
           ]) as Context.Context<never>,
       find: (context) => placeIn(fibers, context)
     })
-    const acquirer: Connection.Acquirer = Effect.succeed(new ClientConnection(fibers, undefined))
+    const connection = new ClientConnection(fibers, undefined)
+    const acquirer: Connection.Acquirer = Effect.succeed(connection)
     const { transformQueryNames, transformResultNames } = options
     const compiler = pool.driver.dialect === "mysql"
       ? makeCompiler(transformQueryNames)
@@ -324,7 +326,7 @@ const makeWith = <More extends object>(
       constructor: Statement.Constructor,
       withoutTransforms?: () => SqlClient.SqlClient
     ): SqlClient.SqlClient & More => {
-      const client = Object.assign(constructor, rest) as unknown as SqlClient.SqlClient & More
+      const client = Object.assign(untraced(constructor, connection), rest) as unknown as SqlClient.SqlClient & More
       // a getter, since reading it is the call that a leak is told with
       Object.defineProperty(client, "reserve", { enumerable: true, get: () => calls.effect("sql.reserve", reserve) })
       return Object.assign(client, { safe: client, withoutTransforms: withoutTransforms ?? (() => client) })

@@ -22,7 +22,8 @@ import { resolve, tlsMaterial } from "./internal/mysqlOptions.js"
 import type { MysqlSettings } from "./internal/mysqlOptions.js"
 import { encodeParameters, rejectParameter } from "./internal/mysqlParameters.js"
 import { destroyRaw, pipeline, runPipeline, watchSize } from "./internal/mysqlProtocol.js"
-import type { Pipeline, RawCallback, RawConnection, RawQuery } from "./internal/mysqlProtocol.js"
+import type { Pipeline, RawConnection, RawQuery } from "./internal/mysqlProtocol.js"
+import { dateReader } from "./internal/mysqlRows.js"
 import { askRole, connectCharset, transactionSyntax } from "./internal/mysqlSession.js"
 import { UnpreparableTexts } from "./internal/mysqlStatement.js"
 import type { Credentials, MysqlOptions, TlsOptions } from "./PoolConfig.js"
@@ -78,7 +79,7 @@ const { createQuery } = Mysql as unknown as {
   readonly createQuery: (
     options: { readonly sql: string },
     values: undefined,
-    done: RawCallback | undefined,
+    done: undefined,
     config: RawConnection["config"]
   ) => RawQuery
 }
@@ -175,7 +176,8 @@ export const make = (options: MysqlOptions): Effect.Effect<Driver, InvalidConfig
       settings,
       kill,
       unpreparable: new UnpreparableTexts(),
-      makeQuery: (raw, sql, done) => createQuery({ sql }, undefined, done, raw.config),
+      readDate: dateReader(settings.offsetMillis),
+      makeQuery: (raw, sql) => createQuery({ sql }, undefined, undefined, raw.config),
       resetCommands: pipeline([...restoreDatabase, ...setup, ...initialSql, askRole], { reset: true }),
       encode: (params) =>
         encodeParameters(

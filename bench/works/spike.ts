@@ -15,6 +15,7 @@ import { type AddressInfo, connect as dial, createServer, type Socket } from "no
 import { Pool as Tarn } from "tarn"
 import * as Db from "../../src/Db.js"
 import * as DbLayer from "../../src/DbLayer.js"
+import * as PoolStats from "../../src/PoolStats.js"
 import { connect, execute } from "../clients/mysql2.js"
 import type { Arm, Target, Work } from "../model.js"
 
@@ -25,6 +26,8 @@ const delay = 150
 const query = "DO SLEEP(0.002)"
 
 interface Users {
+  /** Opens the minimum, where that is not done by as many requests. */
+  readonly fill?: () => Promise<unknown>
   readonly request: () => Promise<unknown>
   readonly close: () => Promise<unknown>
 }
@@ -99,7 +102,13 @@ const pools: Readonly<Record<string, (target: Target) => Promise<Users>>> = {
     const options = { host, port, database, username: user, poolSize: maximum, minimumIdle: minimum }
     const runtime = ManagedRuntime.make(DbLayer.mysql({ ...options, password: Redacted.make(password) }))
     const db = await runtime.runPromise(Db.Db)
-    return { request: () => Effect.runPromise(db.execute(query)), close: () => runtime.dispose() }
+    const stats = await runtime.runPromise(PoolStats.PoolStats)
+    const filled = Effect.repeat(Effect.delay(stats.snapshot, 10), { until: ({ idle }) => idle === minimum })
+    return {
+      fill: () => Effect.runPromise(filled),
+      request: () => Effect.runPromise(db.execute(query)),
+      close: () => runtime.dispose()
+    }
   }
 }
 
@@ -115,7 +124,8 @@ const arm = (open: (target: Target) => Promise<Users>) => (target: Target): Prom
       const door = await slowDoor(target)
       const users = await open(door.target)
       try {
-        await Promise.all(Array.from({ length: minimum }, users.request))
+        const open = users.fill ?? (() => Promise.all(Array.from({ length: minimum }, users.request)))
+        await open()
         const times = await Promise.all(Array.from({ length: requests }, () => timed(users.request)))
         // what was begun for the requests arrives
         await new Promise((resolve) => setTimeout(resolve, 2 * delay))

@@ -19,7 +19,7 @@ import type { Kill, SideConnection } from "./mysqlKiller.js"
 import { writeStatement } from "./mysqlLiterals.js"
 import type { MysqlSettings } from "./mysqlOptions.js"
 import { askStatus, destroyRaw, forgetStatements, onDisorder, runPipeline } from "./mysqlProtocol.js"
-import type { Pipeline, RawCallback, RawConnection, RawQuery } from "./mysqlProtocol.js"
+import type { DateReader, Pipeline, RawConnection, RawQuery } from "./mysqlProtocol.js"
 import { askRole, SessionTracker } from "./mysqlSession.js"
 import { Operation, runStatement, streamStatement } from "./mysqlStatement.js"
 import type { Host, UnpreparableTexts } from "./mysqlStatement.js"
@@ -35,8 +35,9 @@ export interface Shared {
   readonly encode: (params: ReadonlyArray<unknown>) => ReadonlyArray<unknown>
   readonly kill: Kill
   readonly unpreparable: UnpreparableTexts
+  readonly readDate: DateReader
   /** A query that has not been sent. */
-  readonly makeQuery: (raw: RawConnection, sql: string, done?: RawCallback) => RawQuery
+  readonly makeQuery: (raw: RawConnection, sql: string) => RawQuery
 }
 
 /**
@@ -76,6 +77,7 @@ export class MysqlConnection implements SideConnection {
       raw,
       tracker: this.tracker,
       offsetMillis: shared.settings.offsetMillis,
+      readDate: shared.readDate,
       unpreparable: shared.unpreparable,
       encode: shared.encode,
       write: (statement) =>
@@ -86,7 +88,7 @@ export class MysqlConnection implements SideConnection {
             (statement.traits.statements === 1 || !statement.traits.changesSession)
         }),
       severalStatements: shared.settings.severalStatements,
-      makeQuery: (sql, done) => shared.makeQuery(raw, sql, done),
+      makeQuery: (sql) => shared.makeQuery(raw, sql),
       isRunning: (operation) => this.operation === operation,
       finish: (operation, deliver) => this.finish(operation, deliver),
       fail: (operation, error) => this.fail(operation, error)

@@ -23,7 +23,7 @@ export interface RawSocket {
 /** @internal */
 export interface RawPacket {
   readonly buffer: Buffer
-  readonly offset: number
+  offset: number
   readonly end: number
   readonly isEOF: () => boolean
   readonly isError: () => boolean
@@ -31,9 +31,21 @@ export interface RawPacket {
   readonly eofWarningCount: () => number
   readonly asError: (encoding: string) => MysqlError
   readonly readLengthCodedNumber: () => number | null
+  readonly readInt8: () => number
   readonly readInt16: () => number
+  readonly readInt32: () => number
+  /** Reads a DATE, DATETIME or TIMESTAMP of a row in the binary protocol, which is text unless it is replaced. */
+  readDateTimeString: DateReader
   readonly skip: (bytes: number) => void
 }
+
+/** @internal */
+export type DateReader = (
+  this: RawPacket,
+  decimals: number | null,
+  separator: string | null,
+  columnType: number | null
+) => unknown
 
 /** @internal */
 export interface RawField {
@@ -71,37 +83,39 @@ export interface RawCommand {
   onResult?: ((error: MysqlError) => void) | undefined
 }
 
-/** @internal */
-export interface RawQuery extends RawCommand {
+/** What reads an answer. */
+interface Reader extends RawCommand {
   /** What reads the next packet; {@link resultsetHeader} at the beginning of a result. */
   readonly next: unknown
+  readonly resultsetHeader: unknown
+}
+
+/**
+ * A command of mysql2's for a statement. It keeps rows only for a callback, and tells of them otherwise.
+ *
+ * @internal
+ */
+export interface RawQuery extends Reader {
   /** What it has read, an entry for each result, and which of them is the last. */
   readonly _rows: ReadonlyArray<unknown>
   readonly _fields: ReadonlyArray<unknown>
   readonly _resultIndex: number
-  /** Called when the last packet was read. */
-  done: () => null
-  readonly resultsetHeader: unknown
+  /** Why a row could not be read. */
+  readonly _localStreamError?: MysqlError | null | undefined
   readonly on: {
     (event: "fields", listener: (fields: ReadonlyArray<RawField> | undefined) => void): void
     (event: "result", listener: (value: RawOk | Array<unknown>) => void): void
-    (event: "error", listener: (error: MysqlError) => void): void
-    (event: "end", listener: () => void): void
+    (event: "error", listener: () => void): void
   }
 }
 
-/**
- * With several results, as of a CALL, both are arrays with one entry for each.
- *
- * @internal
- */
-export type RawCallback = (error: MysqlError | null, result: unknown, fields?: unknown) => void
-
 /** @internal */
 export interface RawStatement {
+  readonly id: number
   readonly parameters: ReadonlyArray<unknown>
   close: () => void
-  readonly execute: (params: ReadonlyArray<unknown>, done?: RawCallback) => RawQuery
+  /** Gives the command for it to the connection. */
+  readonly execute: (this: UnsentStatement, params: ReadonlyArray<unknown>) => RawQuery
 }
 
 /** @internal */
@@ -121,7 +135,7 @@ export interface RawConnection {
     done: (error: MysqlError | null, statement: RawStatement) => void
   ) => void
   readonly unprepare: (options: { readonly sql: string }) => void
-  readonly query: (options: { readonly sql: string }, done?: RawCallback) => RawQuery
+  readonly clientEncoding: string
   readonly ping: (done: (error?: MysqlError | null) => void) => void
   readonly end: () => void
   readonly destroy: () => void
@@ -313,45 +327,105 @@ export const runPipeline = (
   lost: (error: MysqlError) => void
 ): void => connection.addCommand(new PipelineCommand(commands, done, lost))
 
+/** Takes a command that is not to be sent yet. */
+const collector = { addCommand: (command: RawQuery): RawQuery => command }
+
+class UnsentStatement {
+  readonly _connection = collector
+  constructor(readonly id: number, readonly parameters: ReadonlyArray<unknown>) {}
+}
+
 /**
- * What the packet at the end of a result's rows says; mysql2 reads it and keeps it to itself.
+ * The command that executes a prepared statement; it has not been sent.
  *
  * @internal
  */
-export interface RowsEnd {
-  status: number
-  warnings: number
+export const makeExecute = (prepared: RawStatement, params: ReadonlyArray<unknown>): RawQuery =>
+  prepared.execute.call(new UnsentStatement(prepared.id, prepared.parameters), params)
+
+/**
+ * Who hears of a statement's answer.
+ *
+ * @internal
+ */
+export interface Listener {
+  readonly refused: (error: MysqlError) => void
+  /** The answer is complete. With several results, as of a CALL, both are arrays with one entry for each. */
+  readonly answered: (result: unknown, fields: unknown) => void
+  /** The end of each result's rows, and of its columns, with the status flags there. */
+  readonly ended: (status: number) => void
 }
 
-/** @internal `each` hears of the end of each result's rows. What asks for a file breaks the connection. */
-export const watchRowsEnd = (command: RawQuery, each?: (status: number) => void): RowsEnd => {
-  const end: RowsEnd = { status: 0, warnings: 0 }
-  const execute = command.execute
-  command.execute = (packet, connection) => {
-    if (packet !== undefined && command.next === command.resultsetHeader) refuseFile(packet)
-    if (packet?.isEOF() === true) {
-      // Of several results each tells of itself; whether one of them changed the session must not be lost.
-      end.status = packet.eofStatusFlags() | (end.status & stateChanged)
-      end.warnings = packet.eofWarningCount()
-      each?.(packet.eofStatusFlags())
-    }
-    return execute.call(command, packet, connection)
+const keep = (): void => undefined
+
+/**
+ * Sends mysql2's command for a statement and reads its answer, with what mysql2 keeps to itself: what the packet at the end
+ * of rows says. It hears of the answer with its last packet, where mysql2 takes another tick, and it has no function of its
+ * own for each statement: V8 keeps such functions, and all that they know, until the next full collection, which costs
+ * as much as the rest of a short statement.
+ *
+ * @internal
+ */
+export class Answer implements Reader {
+  /** Of the last result; whether one of several changed the session is not lost. */
+  status = 0
+  warnings = 0
+
+  constructor(
+    readonly query: RawQuery,
+    readonly listener: Listener,
+    /** Reads a row's points in time. */
+    readonly readDate: DateReader,
+    /** Whether rows are kept for the end, or the query tells of each. */
+    readonly keepsRows: boolean
+  ) {}
+
+  get next(): unknown {
+    return this.query.next
   }
-  return end
-}
 
-/**
- * Has the command call back when its last packet is read, instead of a tick later: each tick is an object of Node's own that,
- * once V8 allocates those as old, keeps alive all that the statement has left until the next full collection.
- *
- * @internal
- */
-export const answerAtOnce = (command: RawQuery, done: RawCallback): void => {
-  command.done = () => {
-    const { _fields, _resultIndex, _rows } = command
-    if (_resultIndex === 0) done(null, _rows[0], _fields[0])
-    else done(null, _rows, _fields)
-    return null
+  get resultsetHeader(): unknown {
+    return this.query.resultsetHeader
+  }
+
+  onResult(error: MysqlError): void {
+    this.listener.refused(error)
+  }
+
+  execute(packet: RawPacket | undefined, connection: RawConnection): boolean {
+    const { query } = this
+    if (packet === undefined) return query.execute(undefined, connection)
+    if (packet.isError()) {
+      this.listener.refused(packet.asError(connection.clientEncoding))
+      return true
+    }
+    const begins = query.next === query.resultsetHeader
+    if (begins) {
+      refuseFile(packet)
+      // mysql2 reads all packets of a connection into one
+      packet.readDateTimeString = this.readDate
+    }
+    const ends = packet.isEOF()
+    if (ends) this.#end(packet)
+    // without a callback at the end of a result it does not start a tick
+    query.onResult = begins || ends || !this.keepsRows ? undefined : keep
+    if (!query.execute(packet, connection)) return false
+    this.#finish()
+    return true
+  }
+
+  #end(packet: RawPacket): void {
+    const status = packet.eofStatusFlags()
+    this.status = status | (this.status & stateChanged)
+    this.warnings = packet.eofWarningCount()
+    this.listener.ended(status)
+  }
+
+  #finish(): void {
+    const { _fields, _localStreamError, _resultIndex, _rows } = this.query
+    if (_localStreamError) this.listener.refused(_localStreamError)
+    else if (_resultIndex === 0) this.listener.answered(_rows[0], _fields[0])
+    else this.listener.answered(_rows, _fields)
   }
 }
 
@@ -386,7 +460,7 @@ class SeveralStatements implements RawCommand {
   stopped = false
   readonly onResult: RawCommand["onResult"]
 
-  constructor(readonly query: RawQuery) {
+  constructor(readonly query: Reader) {
     this.onResult = (error) => query.onResult?.(error)
   }
 
@@ -427,7 +501,7 @@ class SeveralStatements implements RawCommand {
 }
 
 /** @internal */
-export const runSeveral = (connection: RawConnection, query: RawQuery): void =>
+export const runSeveral = (connection: RawConnection, query: Answer): void =>
   connection.addCommand(new SeveralStatements(query))
 
 /**

@@ -5,7 +5,7 @@
  * @internal
  */
 import type { Result, Row } from "../Driver.js"
-import type { RawField, RawOk, RowsEnd } from "./mysqlProtocol.js"
+import type { RawField, RawOk } from "./mysqlProtocol.js"
 import { columnNames, type Reading, type RowConverter, rowConverter, toInsertId } from "./mysqlRows.js"
 
 /** @internal */
@@ -41,7 +41,7 @@ const okResult = (ok: RawOk): Result => ({
 const readSeveral = (
   results: ReadonlyArray<unknown>,
   fields: ReadonlyArray<Fields | undefined>,
-  { warnings }: RowsEnd,
+  warnings: number,
   reading: Reading
 ): Reply => {
   const all = results.map((result, at) => {
@@ -62,10 +62,10 @@ const readSeveral = (
  *
  * @internal
  */
-export const readReply = (result: unknown, fields: unknown, end: RowsEnd, reading: Reading, own = 0): Reply => {
+export const readReply = (result: unknown, fields: unknown, warnings: number, reading: Reading, own = 0): Reply => {
   if (fields === undefined) return { result: okResult(result as RawOk), oks: [result as RawOk], hasRows: false }
   const single = !(Array.isArray(fields) && (fields[0] === undefined || Array.isArray(fields[0])))
-  if (single) return { result: rowsResult(result, fields as Fields, end.warnings, reading), oks: [], hasRows: true }
+  if (single) return { result: rowsResult(result, fields as Fields, warnings, reading), oks: [], hasRows: true }
   const results = result as ReadonlyArray<unknown>
-  return readSeveral(results.slice(own), (fields as ReadonlyArray<Fields | undefined>).slice(own), end, reading)
+  return readSeveral(results.slice(own), (fields as ReadonlyArray<Fields | undefined>).slice(own), warnings, reading)
 }

@@ -11,8 +11,8 @@ import { ParameterError, StatementCancelled } from "../DbError.js"
 import type { Result, Statement } from "../Driver.js"
 import type { RowCursor } from "./mysqlCursor.js"
 import type { MysqlError, Phase } from "./mysqlErrors.js"
-import { answerAtOnce, runSeveral, watchRowsEnd } from "./mysqlProtocol.js"
-import type { RawCallback, RawConnection, RawOk, RawQuery, RawStatement } from "./mysqlProtocol.js"
+import { Answer, makeExecute, runSeveral } from "./mysqlProtocol.js"
+import type { DateReader, Listener, RawConnection, RawOk, RawQuery, RawStatement } from "./mysqlProtocol.js"
 import { type Fields, readReply } from "./mysqlReply.js"
 import { columnNames, rowConverter } from "./mysqlRows.js"
 import type { Reading, RowConverter } from "./mysqlRows.js"
@@ -20,9 +20,8 @@ import type { SessionTracker } from "./mysqlSession.js"
 import type { StatementTraits } from "./sessionState.js"
 
 /**
- * What runs on a connection. A class, and not a literal: V8 learns that literals which live as long as a statement are old
- * and then allocates them so, where each dead one keeps alive all that its statement has left, until the next full
- * collection. That was half of a statement's cost.
+ * What runs on a connection. A class, for V8 allocates literals as old once it has seen some survive, and an old one keeps
+ * alive all that it points to, until the next full collection.
  *
  * @internal
  */
@@ -52,12 +51,14 @@ export interface Host {
   readonly raw: RawConnection
   readonly tracker: SessionTracker
   readonly offsetMillis: number
+  readonly readDate: DateReader
   readonly unpreparable: UnpreparableTexts
   readonly encode: (params: ReadonlyArray<unknown>) => ReadonlyArray<unknown>
   /** The connection's text with its values written in, or why they cannot be. */
   readonly write: (statement: Statement) => Either.Either<string, ParameterError>
   readonly severalStatements: boolean
-  readonly makeQuery: (sql: string, done?: RawCallback) => RawQuery
+  /** A query that has not been sent. */
+  readonly makeQuery: (sql: string) => RawQuery
   readonly isRunning: (operation: Operation) => boolean
   readonly finish: (operation: Operation, deliver: () => void) => void
   readonly fail: (operation: Operation, error: MysqlError) => void
@@ -93,16 +94,18 @@ export class UnpreparableTexts {
   }
 }
 
-/** Starts the statement; without a callback its rows come as events. */
-type Send = (done?: RawCallback) => RawQuery
-
-abstract class Execution {
+abstract class Execution implements Listener {
   private repeated = false
   private asText = false
+  protected answer: Answer | undefined
 
   constructor(readonly host: Host, readonly operation: Operation, readonly statement: Statement) {}
 
-  protected abstract started(send: Send): void
+  protected abstract readonly keepsRows: boolean
+  /** Asks the query to tell of more than its answer. */
+  protected abstract listen(query: RawQuery): void
+  abstract answered(result: unknown, fields: unknown): void
+  abstract ended(status: number): void
 
   start(): void {
     const { params, sql, traits, unprepared } = this.statement
@@ -119,8 +122,8 @@ abstract class Execution {
     return this.host.isRunning(this.operation)
   }
 
-  protected refused(error: MysqlError): void {
-    if (!this.triesAgain(error)) this.host.fail(this.operation, error)
+  refused(error: MysqlError): void {
+    if (this.isRunning && !this.triesAgain(error)) this.host.fail(this.operation, error)
   }
 
   private prepare(): void {
@@ -146,20 +149,23 @@ abstract class Execution {
     const encoded = this.host.encode(params)
     this.operation.phase = "sent"
     this.host.tracker.sending(this.statement)
-    this.started((done) => prepared.execute(encoded, done))
+    this.host.raw.addCommand(this.answerTo(makeExecute(prepared, encoded)))
   }
 
   private sendText(sql = this.statement.sql): void {
     this.asText = true
     this.operation.phase = "sent"
     this.host.tracker.sending(this.statement)
-    this.started((done) => {
-      const several = this.statement.unprepared === true && this.statement.traits.statements > 1
-      if (!(several && this.host.severalStatements)) return this.host.raw.query({ sql }, done)
-      const query = this.host.makeQuery(sql, done)
-      runSeveral(this.host.raw, query)
-      return query
-    })
+    const { host, statement } = this
+    const answer = this.answerTo(host.makeQuery(sql))
+    if (statement.unprepared === true && statement.traits.statements > 1 && host.severalStatements) {
+      runSeveral(host.raw, answer)
+    } else host.raw.addCommand(answer)
+  }
+
+  private answerTo(query: RawQuery): Answer {
+    this.listen(query)
+    return this.answer = new Answer(query, this, this.host.readDate, this.keepsRows)
   }
 
   private sendWritten(): void {
@@ -202,6 +208,10 @@ abstract class Execution {
 }
 
 class RunExecution extends Execution {
+  protected readonly keepsRows = true
+  /** Of several results each is heard of in its turn, for one that is refused ends them. */
+  private readonly several: boolean
+
   constructor(
     host: Host,
     operation: Operation,
@@ -209,42 +219,40 @@ class RunExecution extends Execution {
     readonly done: (result: Exit.Exit<Result, DbError>) => void
   ) {
     super(host, operation, statement)
+    this.several = mayGiveSeveral(statement)
   }
 
-  /** What is thrown while mysql2 reads would be taken for an error of its own. */
-  private readable(read: () => Result): Result | undefined {
+  protected listen(query: RawQuery): void {
+    const { host, statement } = this
+    if (!this.several) return
+    query.on("result", (value) => {
+      if (!Array.isArray(value) && this.isRunning) host.tracker.okReceived(statement, value)
+    })
+  }
+
+  ended(status: number): void {
+    if (this.several) this.host.tracker.rowsEnded(status)
+  }
+
+  answered(result: unknown, fields: unknown): void {
+    if (!this.isRunning) return
+    const read = this.read(result, fields)
+    if (read !== undefined) this.host.finish(this.operation, () => this.done(Exit.succeed(read)))
+  }
+
+  /** What is thrown here would be taken for an error of mysql2's. */
+  private read(result: unknown, fields: unknown): Result | undefined {
+    const { host, statement } = this
+    const { status = 0, warnings = 0 } = this.answer ?? {}
     try {
-      return read()
+      const reply = readReply(result, fields, warnings, this.reading, this.forgetsId ? 1 : 0)
+      if (this.several) return reply.result
+      if (reply.hasRows) host.tracker.rowsEnded(status)
+      for (const ok of reply.oks) host.tracker.okReceived(statement, ok)
+      return reply.result
     } catch {
-      this.host.fail(this.operation, senseless)
+      host.fail(this.operation, senseless)
       return undefined
-    }
-  }
-
-  protected started(send: Send): void {
-    const { host, operation, statement } = this
-    // of several results each is heard of in its turn, for one that is refused ends them
-    const several = mayGiveSeveral(statement)
-    const answered: RawCallback = (error, result, fields) => {
-      if (!this.isRunning) return
-      if (error !== null) return this.refused(error)
-      const read = this.readable(() => {
-        const reply = readReply(result, fields, end, this.reading, this.forgetsId ? 1 : 0)
-        if (!several) {
-          if (reply.hasRows) host.tracker.rowsEnded(end.status)
-          for (const ok of reply.oks) host.tracker.okReceived(statement, ok)
-        }
-        return reply.result
-      })
-      if (read !== undefined) host.finish(operation, () => this.done(Exit.succeed(read)))
-    }
-    const command = send(answered)
-    answerAtOnce(command, answered)
-    const end = watchRowsEnd(command, several ? (status) => host.tracker.rowsEnded(status) : undefined)
-    if (several) {
-      command.on("result", (value) => {
-        if (!Array.isArray(value) && this.isRunning) host.tracker.okReceived(statement, value)
-      })
     }
   }
 }
@@ -254,6 +262,7 @@ const senseless: MysqlError = { message: "the server's answer makes no sense", c
 const mayGiveSeveral = ({ traits }: Statement): boolean => traits.statements > 1 || traits.mayCommit === "unseen"
 
 class StreamExecution extends Execution {
+  protected readonly keepsRows = false
   private choice: Fields | undefined
   private current: Fields | undefined
   private convert: RowConverter | undefined
@@ -262,23 +271,19 @@ class StreamExecution extends Execution {
     super(host, operation, statement)
   }
 
-  protected started(send: Send): void {
-    const { cursor, host, operation } = this
-    const command = send()
-    const end = watchRowsEnd(command)
-    let refused = false
-    command.on("fields", (fields) => this.begin(fields))
-    command.on("result", (value) => this.receive(value))
-    command.on("error", (error) => {
-      refused = true
-      if (this.isRunning) this.refused(error)
-    })
-    command.on("end", () => {
-      // mysql2 tells the end of a refused statement too, which may have been sent again by now.
-      if (refused || !this.isRunning) return
-      if (this.current !== undefined) host.tracker.rowsEnded(end.status)
-      host.finish(operation, () => cursor.finish())
-    })
+  protected listen(query: RawQuery): void {
+    query.on("fields", (fields) => this.begin(fields))
+    query.on("result", (value) => this.receive(value))
+    // a row that cannot be read; the answer says so at its end
+    query.on("error", () => undefined)
+  }
+
+  ended(): void {}
+
+  answered(): void {
+    if (!this.isRunning) return
+    if (this.current !== undefined) this.host.tracker.rowsEnded(this.answer?.status ?? 0)
+    this.host.finish(this.operation, () => this.cursor.finish())
   }
 
   /** Only the first result with rows is given; `fields` is undefined for an OK packet. */

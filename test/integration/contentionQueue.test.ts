@@ -173,7 +173,7 @@ describe("an interrupted connect", () => {
             yield* waiting(2)
             const started = performance.now()
             yield* Fiber.interrupt(first)
-            expect(performance.now() - started).toBeLessThan(1000)
+            expect(performance.now() - started).toBeLessThan(5000)
             expect(yield* snapshot).toMatchObject({ waiting: 1, opening: 1, abandoned: 1 })
             yield* proxy.release
             yield* Fiber.join(second)

@@ -49,7 +49,7 @@ describe("an interrupted statement", () => {
         const db = yield* Db.Db
         const { millis, value } = yield* timed(Effect.timeoutOption(db.value("SELECT SLEEP(30) AS timedOut"), 200))
         expect(value).toEqual(Option.none())
-        expect(millis).toBeLessThan(2000)
+        expect(millis).toBeLessThan(5000)
         expect(yield* valueOf(db, "SELECT 1")).toBe(1)
         yield* fixture.notRunning("AS timedOut")
       })))
@@ -107,7 +107,7 @@ describe("an interrupted statement", () => {
           Effect.map(fixture.processes, (all) => all.filter(({ info }) => info?.includes("AS many")).length === 10)
         )
         const { millis } = yield* timed(Fiber.interruptAll(running))
-        expect(millis).toBeLessThan(2000)
+        expect(millis).toBeLessThan(5000)
         yield* fixture.notRunning("AS many")
         yield* eventually("all idle", Effect.map(snapshot, ({ busy, held, waiting }) => busy + held + waiting === 0))
         expect(yield* valueOf(db, "SELECT 1")).toBe(1)

@@ -352,7 +352,7 @@ describe("an interrupted transaction", () => {
         yield* fixture.running("AS inTransaction")
         const started = performance.now()
         yield* Fiber.interrupt(running)
-        expect(performance.now() - started).toBeLessThan(1000)
+        expect(performance.now() - started).toBeLessThan(5000)
         yield* fixture.notRunning("AS inTransaction")
         yield* eventually("its connection is back", Effect.map(snapshot, ({ busy, held }) => busy === 0 && held === 1))
         // no lock is left either
@@ -376,7 +376,7 @@ describe("an interrupted transaction", () => {
           yield* fixture.running("UPDATE items")
           const started = performance.now()
           yield* Fiber.interrupt(blocked)
-          expect(performance.now() - started).toBeLessThan(1000)
+          expect(performance.now() - started).toBeLessThan(5000)
           yield* fixture.notRunning("UPDATE items")
         }))
         expect(yield* items).toEqual([1])
@@ -392,7 +392,7 @@ describe("an interrupted transaction", () => {
           yield* eventually("it waits", Effect.map(snapshot, ({ waiting }) => waiting === 1))
           const started = performance.now()
           yield* Fiber.interrupt(waits)
-          expect(performance.now() - started).toBeLessThan(1000)
+          expect(performance.now() - started).toBeLessThan(5000)
         }))
       })))
 

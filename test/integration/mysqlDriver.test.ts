@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import * as Duration from "effect/Duration"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -615,16 +615,19 @@ describe("a cursor", () => {
 })
 
 describe("cancel", () => {
-  it.scopedLive("stops a sleeping statement soon and leaves the connection usable", () =>
+  it.scopedLive("stops a sleeping statement and leaves the connection usable", () =>
     Effect.gen(function*() {
       const connection = yield* open()
+      // MySQL's SLEEP answers 1 when it was stopped, and 0 when it was not
+      const told = (exit: Exit.Exit<Result, DbError>): unknown =>
+        Exit.isFailure(exit) ? Cause.squash(exit.cause) : `SLEEP answered ${String(exit.value.rows[0]?.[0])}`
       for (let turn = 0; turn < 20; turn++) {
         const sleeping = yield* Effect.fork(Effect.exit(execute(connection, "SELECT SLEEP(10), ?", [turn])))
         yield* Effect.yieldNow()
         if (turn % 2 === 0) yield* Effect.sleep("20 millis")
-        const [took] = yield* Effect.timed(connection.cancel)
-        expect(Duration.toMillis(took)).toBeLessThan(2000)
-        yield* Fiber.join(sleeping)
+        yield* connection.cancel
+        const answer = told(yield* Fiber.join(sleeping))
+        if (answer !== "SLEEP answered 1") expect(answer).toMatchObject({ _tag: "StatementCancelled" })
         expect(yield* value(connection, "SELECT SLEEP(0.001)")).toBe(0)
       }
     }), 30_000)
@@ -668,8 +671,8 @@ describe("cancel", () => {
         )
       )
       expect((yield* next(cursor)).length).toBeGreaterThan(0)
-      const [took] = yield* Effect.timed(connection.cancel)
-      expect(Duration.toMillis(took)).toBeLessThan(3000)
+      // 729 million rows would take longer than the test may
+      yield* connection.cancel
       expect(yield* value(connection, "SELECT 1")).toBe(1)
     }))
 

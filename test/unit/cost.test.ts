@@ -1,8 +1,12 @@
 /**
  * What a statement on a connection that its fiber has costs beside itself: nothing. Counted, not timed.
  */
+import * as Reactivity from "@effect/experimental/Reactivity"
+import * as Statement from "@effect/sql/Statement"
 import { expect, it } from "@effect/vitest"
-import { Effect, Tracer } from "effect"
+import { Context, DefaultServices, Effect, Tracer } from "effect"
+import { vi } from "vitest"
+import * as DbClient from "../../src/DbClient.js"
 import { withPool } from "../support/poolFixture.js"
 
 it.effect("a hundred statements of one fiber fork nothing, start no timer and open no span", () =>
@@ -36,3 +40,33 @@ it.effect("a hundred statements of one fiber fork nothing, start no timer and op
       )
       expect(counted).toEqual({ forks: 1, spans: 1 })
     })))
+
+it.effect("a statement of the client opens its span only when somebody sees it", () =>
+  withPool({ poolSize: 1 }, (fixture) =>
+    Effect.gen(function*() {
+      const sql = yield* Effect.provide(DbClient.make(fixture.pool), Reactivity.layer)
+      const native = Context.get(DefaultServices.liveServices, Tracer.Tracer)
+      const opened = yield* Effect.acquireRelease(
+        Effect.sync(() => vi.spyOn(native, "span")),
+        (spy) => Effect.sync(() => spy.mockRestore())
+      )
+      const ways = [sql`SELECT 1`, sql.unsafe("SELECT 1"), sql`SELECT 1`.values, sql`SELECT 1`.raw]
+      for (const way of ways) yield* way
+      expect(opened).not.toHaveBeenCalled()
+
+      const seen: Array<string> = []
+      const tracer = Tracer.make({
+        context: native.context,
+        span: (name, ...rest) => {
+          seen.push(name)
+          return native.span(name, ...rest)
+        }
+      })
+      for (const way of ways) yield* Effect.withTracer(way, tracer)
+      expect(seen).toEqual(ways.map(() => "sql.execute"))
+
+      opened.mockClear()
+      const transformed = Statement.withTransformer((statement) => Effect.succeed(statement))
+      yield* transformed(sql`SELECT 1`)
+      expect(opened).toHaveBeenCalledTimes(1)
+    }).pipe(Effect.scoped)))

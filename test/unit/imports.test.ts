@@ -26,7 +26,7 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["pool", "ConnectionPool", "internal/poolImpl"],
   ["attempts", "internal/attempts", "internal/origin"],
   ["affinity", "FiberConnection"],
-  ["queries", "Queries"],
+  ["queries", "Queries", "internal/untraced"],
   ["database parts", "Transaction", "DbConnection"],
   ["database", "Db", "DbClient"],
   ["drivers", "MysqlDriver", "SqliteDriver"],
@@ -225,8 +225,11 @@ describe("only one file knows", () => {
   })
 
   it("SqlClient, and the ecosystem's other packages; of @effect/sql's statements the queries know besides", () => {
-    expect(importersOf((to) => to.startsWith("@effect/sql") && to !== "@effect/sql/Statement")).toEqual(["DbClient"])
-    expect(importersOf((to) => to === "@effect/sql/Statement")).toEqual(["DbClient", "Queries"])
+    expect(importersOf((to) => to.startsWith("@effect/sql") && to !== "@effect/sql/Statement")).toEqual([
+      "DbClient",
+      "internal/untraced"
+    ])
+    expect(importersOf((to) => to === "@effect/sql/Statement")).toEqual(["DbClient", "Queries", "internal/untraced"])
     // the layers give the client the Reactivity it asks for
     expect(importersOf((to) => to.startsWith("@effect/") && !to.startsWith("@effect/sql"))).toEqual([
       "DbClient",
