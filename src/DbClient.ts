@@ -326,10 +326,18 @@ const makeWith = <More extends object>(
       constructor: Statement.Constructor,
       withoutTransforms?: () => SqlClient.SqlClient
     ): SqlClient.SqlClient & More => {
-      const client = Object.assign(untraced(constructor, connection), rest) as unknown as SqlClient.SqlClient & More
-      // a getter, since reading it is the call that a leak is told with
-      Object.defineProperty(client, "reserve", { enumerable: true, get: () => calls.effect("sql.reserve", reserve) })
-      return Object.assign(client, { safe: client, withoutTransforms: withoutTransforms ?? (() => client) })
+      const client = untraced(constructor, connection) as unknown as SqlClient.SqlClient & More
+      // what transforms a statement is given the constructor
+      for (const each of [constructor, client]) {
+        Object.assign(each, rest, { safe: client, withoutTransforms: withoutTransforms ?? (() => client) })
+        // a getter, since reading it is the call that a leak is told with
+        Object.defineProperty(each, "reserve", {
+          configurable: true,
+          enumerable: true,
+          get: () => calls.effect("sql.reserve", reserve)
+        })
+      }
+      return client
     }
     const plain = (): SqlClient.SqlClient =>
       finish(Statement.make(acquirer, compiler.withoutTransform, attributes, undefined))

@@ -224,7 +224,7 @@ class FiberConnectionImpl implements FiberConnection {
     const turn = limit === undefined ? undefined : { section: undefined, limit }
     const ran = lease.state._tag === "Ready"
       ? this.#runOn(lease, statement, turn)
-      : Effect.zipRight(lease.granted(), lease.run(statement, turn))
+      : Effect.zipRight(lease.granted(), Effect.suspend(() => this.#runOn(lease, statement, turn)))
     return Effect.catchAllCause(ran, (cause) => {
       const failure = Cause.failureOrCause(cause)
       return failure._tag === "Left" ? failed(lease, failure.left) : Effect.failCause(failure.right)

@@ -9,7 +9,7 @@ import type * as Exit from "effect/Exit"
 
 /**
  * @internal Starts something, and waits for what it calls back with. `start` answers with what is done when the fiber is
- * interrupted meanwhile, which the fiber waits for; it is not called for an answer that came before.
+ * interrupted meanwhile, which the fiber waits for; that may be when the answer has come and the fiber has not gone on.
  */
 export const awaiting = <A, E>(
   start: (resume: (exit: Exit.Exit<A, E>) => void) => () => Effect.Effect<void>

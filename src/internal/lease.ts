@@ -365,7 +365,11 @@ export class Lease {
   }
 
   #pull(statement: Statement, cursor: Cursor, open: Open): OpenCursor["pull"] {
-    const stop = (): Effect.Effect<void> => Effect.sync(() => this.#interrupted())
+    const stop = (): Effect.Effect<void> =>
+      Effect.sync(() => {
+        // after the last row it may be another's statement that runs
+        if (open.active) this.#interrupted()
+      })
     return awaiting<ReadonlyArray<Row>, Option.Option<DbError>>((resume) => {
       const fail = (exit: Exit.Exit<never, DbError>): void => resume(Exit.mapError(exit, Option.some))
       if (!open.active) {
@@ -451,7 +455,8 @@ export class Lease {
         if (turn.patient !== true) return Effect.sync(() => this.#interrupted())
         return this.host.patiently(
           Effect.async<void>((answered) => {
-            afterwards = () => answered(Effect.void)
+            if (phase === "settled") answered(Effect.void)
+            else afterwards = () => answered(Effect.void)
           }),
           () => this.invalidate("an unanswered end of a transaction")
         )

@@ -60,6 +60,14 @@ export const rejectParameter = (value: unknown): string | undefined => {
  */
 export type TypedInteger = (value: bigint, unsigned: boolean) => unknown
 
+/** mysql2 recognizes a JSON object by its constructor, which one without a prototype lacks, and a key may hide. */
+const recognizable = (value: object): object => {
+  const prototype: unknown = Object.getPrototypeOf(value)
+  if (prototype !== null && prototype !== Object.prototype) return value
+  if (Object.hasOwn(value, "constructor")) return { toJSON: () => value }
+  return prototype === null ? { ...value } : value
+}
+
 const encodeOne = (value: unknown, typedInteger: TypedInteger): unknown => {
   switch (typeof value) {
     case "bigint":
@@ -73,8 +81,7 @@ const encodeOne = (value: unknown, typedInteger: TypedInteger): unknown => {
       if (value instanceof Uint8Array && !Buffer.isBuffer(value)) {
         return Buffer.from(value.buffer, value.byteOffset, value.byteLength)
       }
-      // mysql2 recognizes an object by its constructor, which one without a prototype lacks.
-      return value !== null && Object.getPrototypeOf(value) === null ? { ...value } : value
+      return value === null ? null : recognizable(value)
     default:
       return value
   }

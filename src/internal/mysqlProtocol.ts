@@ -359,10 +359,15 @@ export interface Listener {
 const keep = (): void => undefined
 
 /**
+ * When all that has arrived is read: only then is it known that no packet was out of order, nor one too many, which the next
+ * statement would take for its own answer.
+ */
+const deliver = (listener: Listener, result: unknown, fields: unknown): void => listener.answered(result, fields)
+
+/**
  * Sends mysql2's command for a statement and reads its answer, with what mysql2 keeps to itself: what the packet at the end
- * of rows says. It hears of the answer with its last packet, where mysql2 takes another tick, and it has no function of its
- * own for each statement: V8 keeps such functions, and all that they know, until the next full collection, which costs
- * as much as the rest of a short statement.
+ * of rows says. It gives the command no function of its own for each statement: V8 keeps such functions, and all that they
+ * know, until the next full collection, which costs as much as the rest of a short statement.
  *
  * @internal
  */
@@ -394,7 +399,7 @@ export class Answer implements Reader {
 
   execute(packet: RawPacket | undefined, connection: RawConnection): boolean {
     const { query } = this
-    if (packet === undefined) return query.execute(undefined, connection)
+    if (packet === undefined) return this.#begin(connection)
     if (packet.isError()) {
       this.listener.refused(packet.asError(connection.clientEncoding))
       return true
@@ -414,6 +419,13 @@ export class Answer implements Reader {
     return true
   }
 
+  #begin(connection: RawConnection): boolean {
+    const over = this.query.execute(undefined, connection)
+    // nothing follows what could not be written
+    if (over) this.listener.refused({ message: "the statement could not be written" })
+    return over
+  }
+
   #end(packet: RawPacket): void {
     const status = packet.eofStatusFlags()
     this.status = status | (this.status & stateChanged)
@@ -424,8 +436,8 @@ export class Answer implements Reader {
   #finish(): void {
     const { _fields, _localStreamError, _resultIndex, _rows } = this.query
     if (_localStreamError) this.listener.refused(_localStreamError)
-    else if (_resultIndex === 0) this.listener.answered(_rows[0], _fields[0])
-    else this.listener.answered(_rows, _fields)
+    else if (_resultIndex === 0) process.nextTick(deliver, this.listener, _rows[0], _fields[0])
+    else process.nextTick(deliver, this.listener, _rows, _fields)
   }
 }
 

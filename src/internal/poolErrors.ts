@@ -79,7 +79,7 @@ const refusedByServer = (failure: ConnectFailure | undefined): boolean =>
 const unreached = ({ counts, held, lastFailure, now, openedAt, waitedMillis }: Situation): boolean =>
   // nobody holds anything: what is open does not answer its validation, or there is nothing open
   held.size === 0 ||
-  (held.size < counts.max && openedAt < now - waitedMillis && !refusedByServer(lastFailure))
+  (held.size + counts.busy < counts.max && openedAt < now - waitedMillis && !refusedByServer(lastFailure))
 
 /** @internal */
 export const refusal = (why: "timeout" | "unreachable" | "closed", situation: Situation): AcquireError => {

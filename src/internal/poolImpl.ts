@@ -211,6 +211,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   readonly opened: maintenance.Maintained["opened"] = (slot, connection, expiresAt) => {
     this.#failing = false
+    this.#lastFailure = undefined
     this.#openedAt = this.now()
     connection.onLost((error) => {
       if (slot.state._tag === "Held") slot.state.lease.lost(error)

@@ -365,6 +365,18 @@ for (const dialect of dialects) {
         expect(yield* queries.decode(Body).list("SELECT body FROM documents")).toEqual([body, [1, 2]])
         yield* queries.execute("DROP TABLE documents")
       }))
+
+    both("an object is told by its prototype, whatever its keys", (queries) =>
+      Effect.gen(function*() {
+        const Body = Schema.parseJson(Schema.Unknown)
+        const odd = JSON.parse(`{"constructor": 1, "toString": null, "__proto__": {"a": 1}}`)
+        const bare = Object.assign(Object.create(null), { constructor: "x" })
+        for (const body of [odd, bare]) {
+          const text = "SELECT CONCAT('', ?) AS body"
+          expect(yield* queries.decode(Body).value(text, [body])).toEqual(some(JSON.parse(JSON.stringify(body))))
+          expect(yield* Stream.runCollect(queries.stream(text, [body]))).toHaveLength(1)
+        }
+      }))
   })
 }
 

@@ -202,6 +202,40 @@ describe("the acquire timeout", () => {
         })
     ))
 
+  it.effect("does not say so when a connection that comes back is being reset", () =>
+    withPool(
+      { poolSize: 1, acquireTimeout: 300, cancelTimeout: 1_000, script: { reset: takes(500) } },
+      (fixture) =>
+        Effect.gen(function*() {
+          yield* fixture.pool.resize(2)
+          const first = yield* hold(fixture)
+          const second = yield* hold(fixture)
+          yield* TestClock.adjust(1_000)
+          const waiter = yield* Effect.fork(Effect.flip(use(fixture)))
+          yield* settle
+          yield* Effect.ignore(second.lease.run(statement("DIRTY")))
+          yield* second.letGo
+          expect(yield* joinAfter(waiter, 300)).toBeInstanceOf(PoolExhausted)
+          yield* first.letGo
+          yield* TestClock.adjust(1_000)
+        })
+    ))
+
+  it.effect("has forgotten a failure that a later connect made good", () =>
+    withPool(
+      { poolSize: 1, acquireTimeout: 300, script: { connect: [fails(tooMany), succeeds] } },
+      (fixture) =>
+        Effect.gen(function*() {
+          const holding = yield* Effect.fork(hold(fixture))
+          yield* TestClock.adjust(250)
+          const holder = yield* Fiber.join(holding)
+          expect((yield* fixture.pool.snapshot).connectFailures).toBe(1)
+          const waiter = yield* Effect.fork(Effect.flip(use(fixture)))
+          expect(yield* joinAfter(waiter, 300)).not.toHaveProperty("lastConnectFailure._tag")
+          yield* holder.letGo
+        })
+    ))
+
   it.effect("says that the server was not reached when nothing is alive", () =>
     withPool({ acquireTimeout: 300, script: { connect: fails(refused()) } }, (fixture) =>
       Effect.gen(function*() {
