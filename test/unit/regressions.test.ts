@@ -5,7 +5,7 @@ import * as ConnectionPool from "../../src/ConnectionPool.js"
 import type { Connection, Result } from "../../src/Driver.js"
 import * as FiberConnection from "../../src/FiberConnection.js"
 import * as Transaction from "../../src/Transaction.js"
-import { fails, make as makeFake, never, refused, statement, succeeds } from "../support/fakeDriver.js"
+import { fails, make as makeFake, never, refused, statement, succeeds, takes } from "../support/fakeDriver.js"
 import { config, type Fixture, joinAfter, settle, withPool } from "../support/poolFixture.js"
 import { simulate } from "../support/simulation.js"
 
@@ -276,4 +276,53 @@ describe("a connectSchedule that dies", () => {
           expect(fixture.fake.connects.length).toBe(2)
         })
     ))
+})
+
+describe("an interruption that comes late", () => {
+  it.effect("to the last rows of a stream does not stop another's statement on the shared connection", () =>
+    withPool({ poolSize: 1 }, (fixture) =>
+      Effect.gen(function*() {
+        const lease = fixture.pool.unsafeBorrow("session", yield* Effect.fiberId)
+        yield* lease.granted()
+        const connection = fixture.fake.connection("1")
+        let answer: ((exit: Exit.Exit<ReadonlyArray<never>>) => void) | undefined
+        Object.assign(connection, {
+          stream: () => ({ columns: () => [], next: (done: typeof answer) => (answer = done) })
+        })
+        const reader = yield* Effect.fork(
+          Effect.scoped(Effect.flatMap(lease.cursor(statement("SELECT id")), ({ pull }) => pull))
+        )
+        yield* settle
+        // all in one breath: the reader has not gone on yet
+        answer?.(Exit.succeed([]))
+        const other = Effect.runFork(lease.run(statement("SLEEP 10")))
+        expect(lease.state._tag).toBe("Running")
+        reader.unsafeInterruptAsFork(reader.id())
+        yield* Fiber.await(reader)
+        expect(lease.state._tag).toBe("Running")
+        yield* TestClock.adjust(10)
+        expect(Exit.isSuccess(yield* Fiber.await(other))).toBe(true)
+        expect(connection.roundTrips.cancel).toBe(0)
+        lease.release("the test")
+      })))
+})
+
+describe("LAST_INSERT_ID()", () => {
+  it.effect("is not believed on a connection whose statement is being stopped", () =>
+    withPool({ poolSize: 1, script: { cancel: takes(10) } }, (fixture) =>
+      Effect.gen(function*() {
+        const told: Array<string> = []
+        const fiber = yield* Effect.fork(Effect.onInterrupt(
+          fixture.run("SLEEP 1000"),
+          () =>
+            Effect.match(fixture.run("SELECT LAST_INSERT_ID()"), {
+              onFailure: ({ _tag }) => void told.push(_tag),
+              onSuccess: () => void told.push("believed")
+            })
+        ))
+        yield* settle
+        const interrupting = yield* Effect.fork(Fiber.interrupt(fiber))
+        yield* joinAfter(interrupting, 1_000)
+        expect(told).toEqual(["AffinityLost"])
+      })))
 })
