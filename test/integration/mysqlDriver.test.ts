@@ -100,6 +100,8 @@ interface Wire {
   /** Succeeds when the client's socket is wholly gone: it resets what comes after its end. */
   readonly clientGone: Effect.Effect<void>
   readonly close: () => void
+  /** Changes what the server says from now on. */
+  readonly distort: (how: (bytes: Buffer) => Buffer) => void
 }
 
 /** A wire to the server that can be cut, or go silent as a black hole does. */
@@ -107,6 +109,7 @@ const wire = Effect.acquireRelease(
   Effect.async<Wire>((resume) => {
     const clients = new Set<Socket>()
     let silent = false
+    let distort = (bytes: Buffer): Buffer => bytes
     const clientGone = Effect.async<void>((resume) => {
       for (const client of clients) {
         client.on("close", () => resume(Effect.void))
@@ -122,7 +125,7 @@ const wire = Effect.acquireRelease(
       clients.add(client)
       client.on("data", (bytes) => silent || upstream.write(bytes))
       client.on("error", () => upstream.destroy()).on("close", () => upstream.destroy())
-      upstream.on("data", (bytes) => silent || client.write(bytes))
+      upstream.on("data", (bytes) => silent || client.write(distort(bytes)))
       upstream.on("error", () => client.destroy()).on("close", () => silent || client.destroy())
     })
     const every = (action: (client: Socket) => void): void => clients.forEach(action)
@@ -132,6 +135,9 @@ const wire = Effect.acquireRelease(
         cut: (how) => every((client) => how === "end" ? client.destroy() : client.resetAndDestroy()),
         silence: () => {
           silent = true
+        },
+        distort: (how) => {
+          distort = how
         },
         size: () => clients.size,
         clientGone,
@@ -865,6 +871,36 @@ describe("a connection that breaks", () => {
       yield* Effect.flip(Effect.timeout(connection.close, "50 millis"))
       expect(connection.isOpen()).toBe(false)
     }))
+})
+
+describe("an answer that cannot be right", () => {
+  const renumber = (bytes: Buffer, at: number): Buffer => {
+    const changed = Buffer.from(bytes)
+    changed.writeUInt8(99, at + 3)
+    return changed
+  }
+  const distortions: Readonly<Record<string, readonly [sql: string, how: (bytes: Buffer) => Buffer]>> = {
+    "whose OK has the wrong number": ["DO ?", (bytes) => renumber(bytes, 0)],
+    "whose last packet has the wrong number": ["SELECT ?", (bytes) => renumber(bytes, bytes.length - 9)],
+    "after which one more comes": ["DO ?", (bytes) => {
+      const surplus = Buffer.from(bytes)
+      surplus.writeUInt8(bytes.readUInt8(3) + 1, 3)
+      return Buffer.concat([bytes, surplus])
+    }]
+  }
+  for (const [which, [sql, how]] of Object.entries(distortions)) {
+    it.scopedLive(`${which} is not believed`, () =>
+      Effect.gen(function*() {
+        const through = yield* wire
+        const connection = yield* open({ port: through.port })
+        // prepared already, so that only the answer is distorted
+        yield* execute(connection, sql, [1])
+        through.distort(how)
+        const error = yield* Effect.flip(execute(connection, sql, [2]))
+        expect(error).toMatchObject({ _tag: "ConnectionLost", outcome: "unknown" })
+        expect(connection.isOpen()).toBe(false)
+      }))
+  }
 })
 
 describe("connect", () => {
