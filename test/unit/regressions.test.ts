@@ -305,6 +305,30 @@ describe("an interruption that comes late", () => {
         expect(connection.roundTrips.cancel).toBe(0)
         lease.release("the test")
       })))
+
+  it.effect("to a COMMIT does not cost its connection, whenever the answer comes", () =>
+    Effect.forEach(
+      Array.from({ length: 40 }, (_, hops) => hops),
+      (hops) =>
+        withPool({ poolSize: 1, cancelTimeout: 100 }, (fixture) =>
+          Effect.gen(function*() {
+            const lease = fixture.pool.unsafeBorrow("session", yield* Effect.fiberId)
+            yield* lease.granted()
+            let answer: ((exit: Exit.Exit<Result>) => void) | undefined
+            const run = (_: unknown, done: typeof answer) => (answer = done)
+            Object.assign(fixture.fake.connection("1"), { run })
+            const ending = yield* Effect.fork(lease.run(statement("COMMIT"), { section: undefined, patient: true }))
+            yield* settle
+            ending.unsafeInterruptAsFork(ending.id())
+            yield* Effect.repeatN(Effect.yieldNow(), hops)
+            answer?.(Exit.succeed(empty))
+            yield* settle
+            yield* TestClock.adjust(1_000)
+            yield* Fiber.await(ending)
+            expect(fixture.fake.closed, `answered after ${hops} turns`).toEqual([])
+            lease.release("the test")
+          }))
+    ))
 })
 
 describe("LAST_INSERT_ID()", () => {
