@@ -16,7 +16,8 @@ import type { Target } from "../model.js"
 import { connect, countRows } from "./mysql2.js"
 import { type Client, connections, effectClient, idOf, type OpenClient, texts } from "./operations.js"
 
-const options = ({ database, host, password, port, user }: Target) => ({
+/** How both Effect clients are told where the server is. */
+export const options = ({ database, host, password, port, user }: Target) => ({
   host,
   port,
   database,

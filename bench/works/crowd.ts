@@ -4,10 +4,10 @@ import { SqlClient } from "@effect/sql/SqlClient"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as ManagedRuntime from "effect/ManagedRuntime"
-import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Db from "../../src/Db.js"
 import * as DbLayer from "../../src/DbLayer.js"
+import { options } from "../clients/effect.js"
 import { connections, texts } from "../clients/operations.js"
 import { type Arm, cpu, type Sample, type Target, throughput, type Work } from "../model.js"
 
@@ -16,14 +16,6 @@ interface Crowd {
   readonly statement: Effect.Effect<unknown, unknown>
   readonly connection: Effect.Effect<unknown, unknown, Scope.Scope>
 }
-
-const options = ({ database, host, password, port, user }: Target) => ({
-  host,
-  port,
-  database,
-  username: user,
-  password: Redacted.make(password)
-})
 
 const own = (target: Target) =>
   ManagedRuntime.make(DbLayer.mysql({ ...options(target), poolSize: connections, acquireTimeout: "10 minutes" }))
