@@ -187,12 +187,9 @@ class ClientConnection implements Connection {
       const statement = this.#statement(sql, params, unprepared)
       if (Either.isLeft(statement)) return Effect.fail(notExecuted(statement.left))
       const ran = this.place === undefined
-        ? this.fibers.unsafeRun(statement.right, fiber)
-        : this.fibers.unsafeRunAt(this.place, statement.right, fiber)
-      return Effect.catchAllCause(
-        Effect.flatMap(ran, (result) => Exit.succeed(shape(result))),
-        (cause) => Effect.failCause(Cause.map(cause, toSqlError))
-      )
+        ? this.fibers.unsafeRun(statement.right, fiber, shape)
+        : this.fibers.unsafeRunAt(this.place, statement.right, fiber, shape)
+      return Effect.catchAllCause(ran, (cause) => Effect.failCause(Cause.map(cause, toSqlError)))
     })
   }
 

@@ -34,7 +34,7 @@ export const fromLease = (fibers: FiberConnection, lease: Lease): DbConnection =
   return {
     ...Queries.make({
       driver: fibers.pool.driver,
-      run: (statement, fiber) => fibers.unsafeRunAt(place, statement, fiber),
+      run: (statement, fiber, shape) => fibers.unsafeRunAt(place, statement, fiber, shape),
       stream: (statement) => fibers.streamAt(place, statement)
     }),
     id: lease.connection?.id ?? "",

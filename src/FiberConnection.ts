@@ -10,12 +10,12 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
+import { identity } from "effect/Function"
 import { globalValue } from "effect/GlobalValue"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
@@ -26,7 +26,7 @@ import { holdsNothing, type Isolation, type Result, type Row, type SessionState,
 import { checkPrevious, isAgain, judge, retry } from "./internal/attempts.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import { Lease } from "./internal/lease.js"
-import type { Origin, Turn } from "./internal/leaseModel.js"
+import { type Origin, outside, type Turn } from "./internal/leaseModel.js"
 import { originOf } from "./internal/origin.js"
 import { analyze } from "./internal/sessionState.js"
 import type { Section, Whole } from "./internal/turns.js"
@@ -128,11 +128,12 @@ export interface FiberConnection {
    * if the fiber has none. A lost connection is replaced and the statement run again when `Recovery` allows it.
    */
   readonly run: (statement: Statement) => Effect.Effect<Result, DbError>
-  /** @internal What {@link run} does, for the fiber that is going to run it right away. */
-  readonly unsafeRun: (
+  /** @internal What {@link run} does, for the fiber that is going to run it right away, and what the shape makes of it. */
+  readonly unsafeRun: <A>(
     statement: Statement,
-    fiber: Fiber.RuntimeFiber<unknown, unknown>
-  ) => Effect.Effect<Result, DbError>
+    fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    shape: (result: Result) => A
+  ) => Effect.Effect<A, DbError>
   /**
    * The rows of a statement as they come, in chunks. A stream runs in a fiber of its own and so on a connection of its
    * own, except in a session.
@@ -142,11 +143,12 @@ export interface FiberConnection {
    * @internal Runs a statement at a place, for the fiber that is going to run it right away. Nothing is retried: what the
    * session holds would be lost.
    */
-  readonly unsafeRunAt: (
+  readonly unsafeRunAt: <A>(
     place: Place,
     statement: Statement,
-    fiber: Fiber.RuntimeFiber<unknown, unknown>
-  ) => Effect.Effect<Result, DbError>
+    fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    shape: (result: Result) => A
+  ) => Effect.Effect<A, DbError>
   /** @internal Opens a cursor at a place and reads its first chunk. */
   readonly openAt: (place: Place, statement: Statement, scope: Scope.Scope) => Effect.Effect<FirstChunk, DbError>
   /** @internal The rows of a statement at a place. */
@@ -183,52 +185,50 @@ class FiberConnectionImpl implements FiberConnection {
   }
 
   readonly run: FiberConnection["run"] = (statement) =>
-    Effect.withFiberRuntime((fiber) => this.unsafeRun(statement, fiber))
+    Effect.withFiberRuntime((fiber) => this.unsafeRun(statement, fiber, identity))
 
-  readonly unsafeRun: FiberConnection["unsafeRun"] = (statement, fiber) => {
+  readonly unsafeRun: FiberConnection["unsafeRun"] = (statement, fiber, shape) => {
     const place = this.placeOf(fiber)
-    if (place !== undefined) return this.unsafeRunAt(place, statement, fiber)
+    if (place !== undefined) return this.unsafeRunAt(place, statement, fiber, shape)
     const record = recordOf(fiber)
-    if (record !== undefined) return this.#runOwn(fiber, record, statement)
+    if (record !== undefined) return this.#runOwn(fiber, record, statement, shape)
     const fresh = makeRecord(fiber)
     return Effect.zipRight(
       FiberRef.set(currentRecord, fresh),
-      Effect.suspend(() => this.#runOwn(fiber, fresh, statement))
+      Effect.suspend(() => this.#runOwn(fiber, fresh, statement, shape))
     )
   }
 
   /** Runs the statement on the fiber's own connection, and again on another one when it may be. */
-  #runOwn(
+  #runOwn<A>(
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
     record: FiberRecord,
-    statement: Statement
-  ): Effect.Effect<Result, DbError> {
-    return this.#attempt(fiber, record, statement, (lease, error) => {
+    statement: Statement,
+    shape: (result: Result) => A
+  ): Effect.Effect<A, DbError> {
+    return this.#attempt(fiber, record, statement, shape, (lease, error) => {
       const again = Effect.suspend(() =>
-        this.#attempt(fiber, record, statement, (lease, error) => judge(lease, statement, error))
+        this.#attempt(fiber, record, statement, shape, (lease, error) => judge(lease, statement, error))
       )
       return Effect.catchIf(judge(lease, statement, error), isAgain, (first) => retry(this.pool, first, again))
     })
   }
 
   /** Runs the statement once on the fiber's own connection. */
-  #attempt<E>(
+  #attempt<A, E>(
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
     record: FiberRecord,
     statement: Statement,
-    failed: (lease: Lease, error: DbError) => Effect.Effect<Result, E>
-  ): Effect.Effect<Result, DbError | E> {
+    shape: (result: Result) => A,
+    failed: (lease: Lease, error: DbError) => Effect.Effect<A, E>
+  ): Effect.Effect<A, DbError | E> {
     const lease = this.#ownLease(fiber, record, statement)
     if (!(lease instanceof Lease)) return Effect.fail(lease)
     const limit = limitOf(fiber)
-    const turn = limit === undefined ? undefined : { section: undefined, limit }
-    const ran = lease.state._tag === "Ready"
-      ? this.#runOn(lease, statement, turn)
-      : Effect.zipRight(lease.granted(), Effect.suspend(() => this.#runOn(lease, statement, turn)))
-    return Effect.catchAllCause(ran, (cause) => {
-      const failure = Cause.failureOrCause(cause)
-      return failure._tag === "Left" ? failed(lease, failure.left) : Effect.failCause(failure.right)
-    })
+    const turn = limit === undefined ? outside : { section: undefined, limit }
+    const onFailure = (error: DbError): Effect.Effect<A, E> => failed(lease, error)
+    const onSuccess = (): Effect.Effect<A, DbError | E> => this.#runOn(lease, statement, turn, shape, onFailure)
+    return lease.state._tag === "Ready" ? onSuccess() : Effect.matchEffect(lease.granted(), { onFailure, onSuccess })
   }
 
   readonly stream: FiberConnection["stream"] = (statement) =>
@@ -252,17 +252,28 @@ class FiberConnectionImpl implements FiberConnection {
     })
   }
 
-  readonly unsafeRunAt: FiberConnection["unsafeRunAt"] = ({ lease, transaction }, statement, fiber) => {
+  readonly unsafeRunAt: FiberConnection["unsafeRunAt"] = ({ lease, transaction }, statement, fiber, shape) => {
     const limit = limitOf(fiber)
-    if (transaction === undefined && limit === undefined) return this.#runOn(lease, statement)
+    if (transaction === undefined && limit === undefined) {
+      return this.#runOn(lease, statement, outside, shape, Effect.fail)
+    }
     const turn = { section: transaction, limit }
-    return (transaction && endsByHand(statement)) ?? this.#runOn(lease, statement, turn)
+    return (transaction && endsByHand(statement)) ?? this.#runOn(lease, statement, turn, shape, Effect.fail)
   }
 
-  #runOn(lease: Lease, statement: Statement, turn?: Turn): Effect.Effect<Result, DbError> {
+  #runOn<A, E>(
+    lease: Lease,
+    statement: Statement,
+    turn: Turn,
+    shape: (result: Result) => A,
+    onFailure: (error: DbError) => Effect.Effect<A, E>
+  ): Effect.Effect<A, DbError | E> {
     return statement.traits.readsPrevious
-      ? Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), lease.run(statement, turn))
-      : lease.run(statement, turn)
+      ? Effect.matchEffect(checkPrevious(this.pool.driver, lease, statement, turn), {
+        onFailure,
+        onSuccess: () => lease.runAs(statement, turn, shape, onFailure)
+      })
+      : lease.runAs(statement, turn, shape, onFailure)
   }
 
   readonly openAt: FiberConnection["openAt"] = ({ lease, transaction }, statement, scope) =>

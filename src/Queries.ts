@@ -11,7 +11,6 @@ import * as SqlStatement from "@effect/sql/Statement"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
@@ -120,11 +119,12 @@ export interface DecodedQueries<A, R> {
  */
 export interface Executor {
   readonly driver: Driver
-  /** Called by the fiber that is going to run the effect right away. */
-  readonly run: (
+  /** Called by the fiber that is going to run the effect right away, which gives what the shape makes of the result. */
+  readonly run: <A>(
     statement: Statement,
-    fiber: Fiber.RuntimeFiber<unknown, unknown>
-  ) => Effect.Effect<Result, DbError>
+    fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    shape: (result: Result) => A
+  ) => Effect.Effect<A, DbError>
   readonly stream: (
     statement: Statement
   ) => Stream.Stream<{ readonly columns: ReadonlyArray<string>; readonly row: Row }, DbError>
@@ -266,8 +266,7 @@ export const make = (executor: Executor): Queries => {
         const statement = prepare(driver, sql, params)
         return Either.isLeft(statement)
           ? Effect.fail(statement.left)
-          // an exit is an effect, and cheaper than the one that `map` makes
-          : Effect.flatMap(executor.run(statement.right, fiber), (result) => Exit.succeed(shape(result)))
+          : executor.run(statement.right, fiber, shape)
       })
     )
   const stream = (sql: Sql, params?: Params): Stream.Stream<object, DbError> =>

@@ -5,7 +5,9 @@
  *
  * @internal
  */
+import type { Statement } from "../Driver.js"
 import type { MysqlError } from "./mysqlErrors.js"
+import type { StatementTraits } from "./sessionState.js"
 
 /** @internal */
 export interface RawSocket {
@@ -86,7 +88,7 @@ export interface RawCommand {
 /** What reads an answer. */
 interface Reader extends RawCommand {
   /** What reads the next packet; {@link resultsetHeader} at the beginning of a result. */
-  readonly next: unknown
+  next: unknown
   readonly resultsetHeader: unknown
 }
 
@@ -96,6 +98,8 @@ interface Reader extends RawCommand {
  * @internal
  */
 export interface RawQuery extends Reader {
+  /** What reads a row, and the end of the rows. Answers with what reads the next packet, if one is to come. */
+  readonly row: (packet: RawPacket, connection: RawConnection) => unknown
   /** What it has read, an entry for each result, and which of them is the last. */
   readonly _rows: ReadonlyArray<unknown>
   readonly _fields: ReadonlyArray<unknown>
@@ -126,7 +130,12 @@ export interface RawConnection {
   readonly config: { charsetNumber: number; password?: unknown }
   sequenceId: number
   readonly _command: RawCommand | undefined
-  readonly _statements: { readonly values: () => Iterable<RawStatement>; readonly clear: () => void }
+  readonly constructor: { readonly statementKey: (options: { readonly sql: string }) => string }
+  readonly _statements: {
+    readonly get: (key: string) => RawStatement | undefined
+    readonly values: () => Iterable<RawStatement>
+    readonly clear: () => void
+  }
   readonly addCommand: (command: RawCommand) => void
   handlePacket: (packet?: RawPacket) => void
   readonly write: (bytes: Buffer) => void
@@ -327,6 +336,22 @@ export const runPipeline = (
   lost: (error: MysqlError) => void
 ): void => connection.addCommand(new PipelineCommand(commands, done, lost))
 
+const keys = new WeakMap<StatementTraits, string>()
+
+/**
+ * What the connection has prepared the statement as, if it has. mysql2 would make a command to find that out.
+ *
+ * @internal
+ */
+export const preparedAs = (
+  { _statements, constructor }: RawConnection,
+  { sql, traits }: Statement
+): RawStatement | undefined => {
+  let key = keys.get(traits)
+  if (key === undefined) keys.set(traits, key = constructor.statementKey({ sql }))
+  return _statements.get(key)
+}
+
 /** Takes a command that is not to be sent yet. */
 const collector = { addCommand: (command: RawQuery): RawQuery => command }
 
@@ -400,21 +425,31 @@ export class Answer implements Reader {
   execute(packet: RawPacket | undefined, connection: RawConnection): boolean {
     const { query } = this
     if (packet === undefined) return this.#begin(connection)
+    // of most packets it is the one that mysql2 uses again and again; of large ones, or after a pause, another
+    packet.readDateTimeString = this.readDate
+    if (query.next === query.row && packet.buffer[packet.offset] === 0) return this.#row(packet, connection)
     if (packet.isError()) {
       this.listener.refused(packet.asError(connection.clientEncoding))
       return true
     }
     const begins = query.next === query.resultsetHeader
-    if (begins) {
-      refuseFile(packet)
-      // mysql2 reads all packets of a connection into one
-      packet.readDateTimeString = this.readDate
-    }
+    if (begins) refuseFile(packet)
     const ends = packet.isEOF()
     if (ends) this.#end(packet)
     // without a callback at the end of a result it does not start a tick
     query.onResult = begins || ends || !this.keepsRows ? undefined : keep
     if (!query.execute(packet, connection)) return false
+    this.#finish()
+    return true
+  }
+
+  /** By far the most packets: what begins with a zero here is neither the end of the rows nor an error. */
+  #row(packet: RawPacket, connection: RawConnection): boolean {
+    const { query } = this
+    query.onResult = this.keepsRows ? keep : undefined
+    query.next = query.row(packet, connection)
+    if (query.next) return false
+    // it could not be read
     this.#finish()
     return true
   }

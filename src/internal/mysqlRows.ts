@@ -53,16 +53,27 @@ const toDate = (text: string, offsetMillis: number): Date | string => {
   return date
 }
 
+const daysBeforeMonth = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365]
+
+const isLeap = (year: number): boolean => year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0)
+
 const daysIn = (year: number, month: number): number =>
-  month === 2
-    ? year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0) ? 29 : 28
-    : month === 4 || month === 6 || month === 9 || month === 11
-    ? 30
-    : 31
+  month === 2 && isLeap(year) ? 29 : (daysBeforeMonth[month] ?? 0) - (daysBeforeMonth[month - 1] ?? 0)
+
+const daysToEpoch = 719_162
+const dayMillis = 86_400_000
+
+/** What `Date.UTC` answers for midnight, at a fifth of its cost. */
+const midnight = (year: number, month: number, day: number): number => {
+  const before = year - 1
+  const leaps = Math.floor(before / 4) - Math.floor(before / 100) + Math.floor(before / 400)
+  const days = before * 365 + leaps + (daysBeforeMonth[month - 1] ?? 0) + (month > 2 && isLeap(year) ? 1 : 0) + day - 1
+  return (days - daysToEpoch) * dayMillis
+}
 
 /**
- * Reads the usual point in time of a binary row without a detour by text, which costs as much as the rest of a short row. What
- * is left as text is read by its converter: a DATE, a zero or impossible date, a year below 100.
+ * Reads a point in time of a binary row, the usual one without a detour by text, which costs as much as the rest of a short
+ * row. A DATE stays text, and so does a zero or impossible date.
  *
  * @internal
  */
@@ -75,16 +86,16 @@ export const dateReader = (offsetMillis: number): DateReader =>
       const month = this.readInt8()
       const day = this.readInt8()
       if (year >= 100 && month > 0 && day > 0 && day <= daysIn(year, month)) {
-        const time = length > 6
-          ? Date.UTC(year, month - 1, day, this.readInt8(), this.readInt8(), this.readInt8())
-          : Date.UTC(year, month - 1, day)
+        const seconds = length > 6 ? this.readInt8() * 3600 + this.readInt8() * 60 + this.readInt8() : 0
         const millis = length > 10 ? Math.floor(this.readInt32() / 1000) : 0
         // @effect-diagnostics-next-line globalDate:off
-        return new Date(time + millis - offsetMillis)
+        return new Date(midnight(year, month, day) + seconds * 1000 + millis - offsetMillis)
       }
     }
     this.offset = start
-    return (Object.getPrototypeOf(this) as RawPacket).readDateTimeString.call(this, decimals, separator, columnType)
+    const reader = (Object.getPrototypeOf(this) as RawPacket).readDateTimeString
+    const text = reader.call(this, decimals, separator, columnType)
+    return columnType !== dateOnly && typeof text === "string" ? toDate(text, offsetMillis) : text
   }
 
 /**
@@ -96,11 +107,13 @@ export const dateReader = (offsetMillis: number): DateReader =>
 export interface Reading {
   readonly offsetMillis: number
   readonly compatible: boolean
+  /** Whether the rows are those of a prepared statement, whose points in time have been read already. */
+  readonly binary: boolean
 }
 
 const converterOf = (
   field: RawField,
-  { compatible, offsetMillis }: Reading
+  { binary, compatible, offsetMillis }: Reading
 ): ((value: unknown) => unknown) | undefined => {
   if (field.extendedFormat === "json") return toJson
   switch (field.columnType) {
@@ -110,7 +123,7 @@ const converterOf = (
       return compatible ? (value) => typeof value === "string" ? toDate(value, offsetMillis) : value : undefined
     case timestamp:
     case datetime:
-      return (value) => typeof value === "string" ? toDate(value, offsetMillis) : value
+      return binary ? undefined : (value) => typeof value === "string" ? toDate(value, offsetMillis) : value
     case json:
       return toJson
     default:
@@ -132,7 +145,10 @@ export const rowConverter = (fields: ReadonlyArray<RawField>, reading: Reading):
   }
   if (converters.length === 0) return undefined
   return (row) => {
-    for (const [at, convert] of converters) row[at] = convert(row[at])
+    for (let index = 0; index < converters.length; index++) {
+      const [at, convert] = converters[index] as readonly [number, (value: unknown) => unknown]
+      row[at] = convert(row[at])
+    }
     return row
   }
 }

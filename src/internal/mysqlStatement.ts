@@ -11,7 +11,7 @@ import { ParameterError, StatementCancelled } from "../DbError.js"
 import type { Result, Statement } from "../Driver.js"
 import type { RowCursor } from "./mysqlCursor.js"
 import type { MysqlError, Phase } from "./mysqlErrors.js"
-import { Answer, makeExecute, runSeveral } from "./mysqlProtocol.js"
+import { Answer, makeExecute, preparedAs, runSeveral } from "./mysqlProtocol.js"
 import type { DateReader, Listener, RawConnection, RawOk, RawQuery, RawStatement } from "./mysqlProtocol.js"
 import { type Fields, readReply } from "./mysqlReply.js"
 import { columnNames, rowConverter } from "./mysqlRows.js"
@@ -115,7 +115,11 @@ abstract class Execution implements Listener {
   }
 
   protected get reading(): Reading {
-    return { offsetMillis: this.host.offsetMillis, compatible: this.statement.compatible === true }
+    return {
+      offsetMillis: this.host.offsetMillis,
+      compatible: this.statement.compatible === true,
+      binary: !this.asText
+    }
   }
 
   protected get isRunning(): boolean {
@@ -127,6 +131,8 @@ abstract class Execution implements Listener {
   }
 
   private prepare(): void {
+    const known = preparedAs(this.host.raw, this.statement)
+    if (known !== undefined) return this.execute(known)
     this.operation.phase = "prepare"
     this.host.raw.prepare({ sql: this.statement.sql }, (error, prepared) => {
       if (!this.isRunning) return
