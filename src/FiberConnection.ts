@@ -228,7 +228,10 @@ class FiberConnectionImpl implements FiberConnection {
     const turn = limit === undefined ? outside : { section: undefined, limit }
     const onFailure = (error: DbError): Effect.Effect<A, E> => failed(lease, error)
     const onSuccess = (): Effect.Effect<A, DbError | E> => this.#runOn(lease, statement, turn, shape, onFailure)
-    return lease.state._tag === "Ready" ? onSuccess() : Effect.matchEffect(lease.granted(), { onFailure, onSuccess })
+    // what the connection has done is asked before the statement is run
+    return lease.state._tag === "Waiting" && statement.traits.readsPrevious
+      ? Effect.matchEffect(lease.granted(), { onFailure, onSuccess })
+      : onSuccess()
   }
 
   readonly stream: FiberConnection["stream"] = (statement) =>

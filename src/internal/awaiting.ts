@@ -6,6 +6,7 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as RuntimeFlagsPatch from "effect/RuntimeFlagsPatch"
 
@@ -18,13 +19,16 @@ const uninterruptible = RuntimeFlagsPatch.disable(RuntimeFlags.Interruption)
  * `failed` is what `Effect.catchAll` would be told, in the same breath.
  */
 export const awaiting = <A, E, A2 = never, E2 = E>(
-  start: (resume: (exit: Exit.Exit<A, E>) => void) => () => Effect.Effect<void>,
+  start: (
+    resume: (exit: Exit.Exit<A, E>) => void,
+    fiber: Fiber.RuntimeFiber<unknown, unknown>
+  ) => () => Effect.Effect<void>,
   failed: (error: E) => Effect.Effect<A2, E | E2> = Effect.fail
 ): Effect.Effect<A | A2, E | E2> =>
-  Effect.withFiberRuntime((_, { runtimeFlags }) => {
+  Effect.withFiberRuntime((fiber, { runtimeFlags }) => {
     let interrupted: (() => Effect.Effect<void>) | undefined
     const answered = Effect.async<A, E>((resume) => {
-      interrupted = start(resume)
+      interrupted = start(resume, fiber)
     })
     if (!RuntimeFlags.interruption(runtimeFlags)) return Effect.catchAll(answered, failed)
     // what `Effect.uninterruptibleMask` does in more steps: a handler is skipped where its fiber can be interrupted

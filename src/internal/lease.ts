@@ -128,7 +128,7 @@ export class Lease {
   #doomed = false
   #slot: Slot<Connection, Lease> | undefined
   #member: Member<Connection> | undefined
-  #notify: ((effect: Effect.Effect<void, AcquireError>) => void) | undefined
+  #notify: ((granted: Exit.Exit<void, AcquireError>) => void) | undefined
   /** Statements of other fibers that wait for their turn on this connection. */
   #turns: Turns | undefined
   /** The lease that has the connection after this one. */
@@ -242,11 +242,7 @@ export class Lease {
       if (this.state._tag === "Waiting") this.#notify = resume
       else if (this.state._tag === "Ended" && this.state.end._tag === "Refused") resume(Exit.fail(this.state.end.error))
       else resume(Exit.void)
-      return Effect.sync(() => {
-        this.#notify = undefined
-        if (this.state._tag === "Waiting") this.release("interruption")
-        else this.#rest()
-      })
+      return Effect.sync(() => this.#ungrant())
     })
   }
 
@@ -424,7 +420,14 @@ export class Lease {
     })
   }
 
-  /** Waits for the statement's turn, then starts; `begin` is called synchronously with the connection. */
+  /** Who waited for the grant was interrupted. */
+  #ungrant(): void {
+    this.#notify = undefined
+    if (this.state._tag === "Waiting") this.release("interruption")
+    else this.#rest()
+  }
+
+  /** Waits for the grant and for the statement's turn, then starts; `begin` is called synchronously with the connection. */
   #exclusive<A, A2 = never, E2 = DbError>(
     statement: Statement,
     turn: Turn,
@@ -432,10 +435,10 @@ export class Lease {
     begin: (connection: Connection, done: (exit: Exit.Exit<A, DbError>) => void) => void,
     failed?: (error: DbError) => Effect.Effect<A2, E2>
   ): Effect.Effect<A | A2, DbError | E2> {
-    return awaiting<A, DbError, A2, E2>((resume) => {
+    return awaiting<A, DbError, A2, E2>((resume, { currentScheduler }) => {
       let waiting: Node<Waiting> | undefined
       let stopWaiting: (() => void) | undefined
-      let phase: "waiting" | "started" | "settled" = "waiting"
+      let phase: "granting" | "waiting" | "started" | "settled" = "waiting"
       let afterwards: (() => void) | undefined
       const settle = (exit: Exit.Exit<A, DbError>): void => {
         phase = "settled"
@@ -444,6 +447,8 @@ export class Lease {
         afterwards?.()
       }
       const start = (): void => {
+        // what the grant has started may have been interrupted since
+        if (phase === "settled") return
         waiting = undefined
         stopWaiting?.()
         const connection = this.connection
@@ -461,7 +466,14 @@ export class Lease {
         // who came after a stream would wait for its consumer, which may be waiting for them
         if (activity === streaming) this.#wakeAll()
       }
-      if (this.#mustWait(turn)) {
+      if (this.state._tag === "Waiting") {
+        phase = "granting"
+        // not from inside of the event that grants it; the fiber itself goes on with the answer
+        this.#notify = (granted) => {
+          if (Exit.isSuccess(granted)) currentScheduler.scheduleTask(start, 0)
+          else settle(Exit.failCause(granted.cause))
+        }
+      } else if (this.#mustWait(turn)) {
         waiting = this.#sections.enqueue({ section: turn.section, start })
         const waitedMillis = this.host.limits.acquireTimeout
         stopWaiting = this.host.after(waitedMillis, () => {
@@ -473,6 +485,10 @@ export class Lease {
       return () => {
         if (waiting !== undefined) this.#turns?.leave(waiting)
         stopWaiting?.()
+        if (phase === "granting") {
+          phase = "settled"
+          return Effect.sync(() => this.#ungrant())
+        }
         if (phase !== "started") return Effect.void
         if (turn.patient !== true) return Effect.sync(() => this.#interrupted())
         return this.host.patiently(
