@@ -20,6 +20,7 @@ import * as ConnectionPool from "../../src/ConnectionPool.js"
 import * as Db from "../../src/Db.js"
 import type { DbError } from "../../src/DbError.js"
 import * as DbLayer from "../../src/DbLayer.js"
+import * as PoolEvents from "../../src/PoolEvents.js"
 import * as PoolStats from "../../src/PoolStats.js"
 import { failure, logged } from "../support/bothDatabases.js"
 import { type DbFixture, eventually, expectAllClosed, expectNoneLeft, withFixture } from "../support/dbFixture.js"
@@ -68,7 +69,9 @@ describe("mysql", () => {
         expect(yield* database).toEqual(Option.some(fixture.database))
         const pool = yield* ConnectionPool.ConnectionPool
         const stats = yield* PoolStats.PoolStats
-        expect(yield* stats.snapshot).toEqual(yield* pool.snapshot)
+        expect(stats.snapshot).toBe(pool.snapshot)
+        expect((yield* stats.holders).map(({ kind, session }) => [kind, session])).toEqual([["fiber", "clean"]])
+        expect((yield* PoolEvents.PoolEvents).stream).toBe(pool.events)
         expect(yield* stats.snapshot).toMatchObject({
           pool: `${fixture.server.host}:${fixture.server.port}/${fixture.database}`,
           max: 3,
@@ -305,7 +308,16 @@ describe("from the environment", () => {
               yield* PoolStats.tag("reports")
             ].entries()
           ) {
-            expect(yield* stats.snapshot).toEqual(yield* pools[at]!.snapshot)
+            expect(stats.snapshot).toBe(pools[at]!.snapshot)
+          }
+          for (
+            const [at, events] of [
+              yield* PoolEvents.PoolEvents,
+              yield* PoolEvents.tag("replica"),
+              yield* PoolEvents.tag("reports")
+            ].entries()
+          ) {
+            expect(events.stream).toBe(pools[at]!.events)
           }
         }).pipe(
           Effect.provide(
