@@ -9,6 +9,7 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
+import type * as Exit from "effect/Exit"
 import type * as FiberId from "effect/FiberId"
 import * as Runtime from "effect/Runtime"
 import * as Schedule from "effect/Schedule"
@@ -19,6 +20,7 @@ import type { Lease } from "./internal/lease.js"
 import type { LeaseKind, Origin } from "./internal/leaseModel.js"
 import * as maintenance from "./internal/maintenance.js"
 import { PoolImpl } from "./internal/poolImpl.js"
+import type { Attributes } from "./internal/spans.js"
 import type { PoolConfig } from "./PoolConfig.js"
 import type { PoolSnapshot } from "./PoolStats.js"
 import * as Recovery from "./Recovery.js"
@@ -74,6 +76,10 @@ export interface Pool {
   readonly unsafeSuspect: (lease: Lease) => boolean
   /** @internal Waits as long as a cancel may take, then gives up. */
   readonly unsafePatiently: (effect: Effect.Effect<void>, giveUp: () => void) => Effect.Effect<void>
+  /** @internal What spans and metrics say of the database. */
+  readonly attributes: Attributes
+  /** @internal Is told of every statement, if anybody wants to know, see `internal/watched`. */
+  listener: ((seconds: number, exit: Exit.Exit<unknown, unknown>) => void) | undefined
   /** @internal A statement was run again. */
   readonly unsafeRetried: () => void
 }

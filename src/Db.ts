@@ -16,6 +16,7 @@ import type { AcquireError, ConnectionLost, DbError } from "./DbError.js"
 import type { SessionState } from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
 import { callsFor } from "./internal/origin.js"
+import { watched, watchedStream } from "./internal/watched.js"
 import * as PoolConfig from "./PoolConfig.js"
 import * as Queries from "./Queries.js"
 import * as Transaction from "./Transaction.js"
@@ -101,7 +102,12 @@ export const make = (pool: Pool): DbService => {
   const connection = DbConnection.make(fibers)
   const calls = callsFor(pool.config.leakDetectionThreshold)
   return {
-    ...Queries.make({ driver: pool.driver, run: fibers.unsafeRun, stream: fibers.stream, calls }),
+    ...Queries.make({
+      driver: pool.driver,
+      run: watched(pool, fibers.unsafeRun),
+      stream: (statement) => watchedStream(pool, statement, fibers.stream(statement), true),
+      calls
+    }),
     get connection() {
       return calls.effect("db.connection", connection)
     },

@@ -32,6 +32,7 @@ import * as maintenance from "./maintenance.js"
 import { describe, refusal, suspicion } from "./poolErrors.js"
 import type { Action, Member } from "./poolModel.js"
 import { PoolState } from "./poolState.js"
+import { type Attributes, databaseAttributes } from "./spans.js"
 import { Timers } from "./timers.js"
 
 /** Milliseconds after which a connect that is under way is no reason any more to leave a fiber what it does not use. */
@@ -42,6 +43,8 @@ const restOf: Record<Affinity, Rest> = { soft: "lend", strict: "keep", statement
 /** @internal */
 export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   readonly counters = makeCounters()
+  readonly attributes: Attributes
+  listener: Pool["listener"] = undefined
   readonly #state: PoolState<Connection, Lease>
   readonly #timers: Timers
   readonly #patience: number
@@ -61,6 +64,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     readonly empty: Deferred.Deferred<void>,
     readonly connects: Schedule.ScheduleDriver<unknown, ConnectFailure>
   ) {
+    this.attributes = databaseAttributes(driver)
     this.#timers = new Timers(this.now, (millis, then) => {
       const fiber = this.fork(Effect.zipRight(Effect.sleep(millis), Effect.sync(then)))
       return () => fiber.unsafeInterruptAsFork(FiberId.none)

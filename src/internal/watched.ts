@@ -1,0 +1,74 @@
+/**
+ * The statements of a program, as those see them who want to know: the fiber's tracer, by a span, and the pool's listener,
+ * by how long each took and how it ended. With neither a statement runs as it is.
+ *
+ * A statement takes from the wish for a connection to its answer, runs of it again included; a stream, until its consumer
+ * has read it. What a transaction sends by itself is no statement of the program.
+ *
+ * @internal
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
+import type { Pool } from "../ConnectionPool.js"
+import type { DbError } from "../DbError.js"
+import type { Result, Statement } from "../Driver.js"
+import { failed, isTraced, spanned } from "./spans.js"
+
+/** @internal Is told of each statement: for how many seconds it ran, and how it ended. Must not throw. */
+export type Listener = (seconds: number, exit: Exit.Exit<unknown, unknown>) => void
+
+type Running = Fiber.RuntimeFiber<unknown, unknown>
+type Run = (statement: Statement, fiber: Running) => Effect.Effect<Result, DbError>
+
+const name = "sql.execute"
+
+const optionsOf = (pool: Pool, { sql }: Statement) => ({
+  kind: "client" as const,
+  attributes: { ...pool.attributes, "db.query.text": sql },
+  captureStackTrace: false
+})
+
+/** Tells the listener when the time is over that begins now. */
+const stopwatch = (fiber: Running, listener: Listener): (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void> => {
+  const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+  const since = clock.unsafeCurrentTimeNanos()
+  return (exit) => Effect.sync(() => listener(Number(clock.unsafeCurrentTimeNanos() - since) / 1e9, exit))
+}
+
+/** @internal Runs a statement, for the fiber that is going to do so right away, and tells the pool's listener. */
+export const heard = (pool: Pool, run: Run, statement: Statement, fiber: Running): Effect.Effect<Result, DbError> => {
+  const listener = pool.listener
+  if (listener === undefined) return run(statement, fiber)
+  return Effect.suspend(() => Effect.onExit(run(statement, fiber), stopwatch(fiber, listener)))
+}
+
+/** @internal What runs statements, with a span for each. */
+export const watched = (pool: Pool, run: Run): Run => (statement, fiber) => {
+  if (!isTraced(fiber)) return heard(pool, run, statement, fiber)
+  return spanned(name, optionsOf(pool, statement), Effect.suspend(() => heard(pool, run, statement, fiber)))
+}
+
+/** @internal A statement's rows; the pool's listener is told, and a tracer when `spans` says so. */
+export const watchedStream = <A>(
+  pool: Pool,
+  statement: Statement,
+  rows: Stream.Stream<A, DbError>,
+  spans: boolean
+): Stream.Stream<A, DbError> =>
+  Stream.unwrapScoped(Effect.withFiberRuntime((fiber) => {
+    const { listener } = pool
+    const timed = listener === undefined
+      ? Effect.void
+      : Effect.suspend(() => Effect.addFinalizer(stopwatch(fiber, listener)))
+    if (!spans || !isTraced(fiber)) return Effect.as(timed, rows)
+    const span = Effect.makeSpanScoped(name, optionsOf(pool, statement))
+    return Effect.zipRight(
+      timed,
+      Effect.map(span, (span) => Stream.provideService(Stream.tapError(rows, failed(span)), Tracer.ParentSpan, span))
+    )
+  }))
