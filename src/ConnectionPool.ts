@@ -7,6 +7,7 @@
  */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import type * as Exit from "effect/Exit"
@@ -14,15 +15,19 @@ import type * as FiberId from "effect/FiberId"
 import * as Runtime from "effect/Runtime"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import type { ConnectFailure, InvalidConfig } from "./DbError.js"
+import type * as Stream from "effect/Stream"
+import type { ConnectFailure, DbError, InvalidConfig } from "./DbError.js"
 import type { Driver } from "./Driver.js"
+import { Announcer, loggedTags } from "./internal/announcer.js"
 import type { Lease } from "./internal/lease.js"
 import type { LeaseKind, Origin } from "./internal/leaseModel.js"
+import type { Retried } from "./internal/ledger.js"
 import * as maintenance from "./internal/maintenance.js"
 import { PoolImpl } from "./internal/poolImpl.js"
 import type { Attributes } from "./internal/spans.js"
 import type { PoolConfig } from "./PoolConfig.js"
-import type { PoolSnapshot } from "./PoolStats.js"
+import type { PoolEvent } from "./PoolEvents.js"
+import type { Holder, PoolCounters, PoolSnapshot } from "./PoolStats.js"
 import * as Recovery from "./Recovery.js"
 
 /**
@@ -47,6 +52,12 @@ export interface Pool {
   readonly driver: Driver
   /** The pool as it is now. */
   readonly snapshot: Effect.Effect<PoolSnapshot>
+  /** The pool as it changes, see `PoolStats.PoolStatsService.changes`. */
+  readonly changes: (interval?: Duration.DurationInput) => Stream.Stream<PoolSnapshot>
+  /** Who holds a connection now, the longest first. */
+  readonly holders: Effect.Effect<ReadonlyArray<Holder>>
+  /** What happens from when the stream runs on, see `PoolEvents.PoolEventsService`. */
+  readonly events: Stream.Stream<PoolEvent>
   /**
    * Changes the maximum number of connections. Fewer: idle ones close now, held ones when they come back.
    * Fails with `InvalidConfig` unless the size is a whole number from 1.
@@ -80,8 +91,12 @@ export interface Pool {
   readonly attributes: Attributes
   /** @internal Is told of every statement, if anybody wants to know, see `internal/watched`. */
   listener: ((seconds: number, exit: Exit.Exit<unknown, unknown>) => void) | undefined
-  /** @internal A statement was run again. */
-  readonly unsafeRetried: () => void
+  /** @internal What was run again is counted. */
+  readonly unsafeRetried: (what: Retried) => void
+  /** @internal The program is told of the failure. */
+  readonly unsafeTold: (error: DbError) => void
+  /** @internal To count in. */
+  readonly unsafeCounters: PoolCounters
 }
 
 /**
@@ -126,6 +141,9 @@ export const make = (driver: Driver, config: PoolConfig): Effect.Effect<Pool, ne
     const clock = yield* Effect.clock
     const empty = yield* Deferred.make<void>()
     const schedule: Schedule.Schedule<unknown, ConnectFailure> = config.connectSchedule ?? Recovery.connectSchedule
+    const announcer = new Announcer(yield* loggedTags, (effect) => void fork(effect, { immediate: false }))
+    // what happens at the very end is logged, too
+    yield* Effect.addFinalizer(() => announcer.flush)
     // the fibers of the pool end after everything else of it
     const fibers = yield* Effect.acquireRelease(
       Scope.make(ExecutionStrategy.parallel),
@@ -139,7 +157,8 @@ export const make = (driver: Driver, config: PoolConfig): Effect.Effect<Pool, ne
       // even when the layer is built where nothing is.
       (effect) => fork(Effect.interruptible(effect), { scope: fibers, immediate: false }),
       empty,
-      yield* Schedule.driver(schedule)
+      yield* Schedule.driver(schedule),
+      announcer
     )
     yield* Effect.addFinalizer(() => Effect.asVoid(pool.closeAll))
     pool.housekeeping()

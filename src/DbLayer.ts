@@ -19,6 +19,7 @@ import type { Driver } from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
 import * as MysqlDriver from "./MysqlDriver.js"
 import * as PoolConfig from "./PoolConfig.js"
+import * as PoolEvents from "./PoolEvents.js"
 import * as PoolStats from "./PoolStats.js"
 import * as SqliteDriver from "./SqliteDriver.js"
 
@@ -28,7 +29,12 @@ import * as SqliteDriver from "./SqliteDriver.js"
  * @since 0.1.0
  * @category models
  */
-export type Services = Db.Db | ConnectionPool.ConnectionPool | PoolStats.PoolStats | DbClient.Services
+export type Services =
+  | Db.Db
+  | ConnectionPool.ConnectionPool
+  | PoolStats.PoolStats
+  | PoolEvents.PoolEvents
+  | DbClient.Services
 
 /**
  * What the layer of a MySQL or MariaDB database provides.
@@ -48,6 +54,7 @@ export type NamedServices<Name extends string> =
   | Db.Named<Name>
   | ConnectionPool.Named<Name>
   | PoolStats.Named<Name>
+  | PoolEvents.Named<Name>
   | DbClient.Named<Name>
 
 const poolOn = (
@@ -94,10 +101,17 @@ const configuredPool = (name: string): Effect.Effect<ConnectionPool.Pool, Invali
     (found) => found.database === "mysql" ? mysqlPool(found.options) : sqlitePool(found.options)
   )
 
+const statsOf = ({ changes, holders, snapshot }: ConnectionPool.Pool): PoolStats.PoolStatsService => ({
+  snapshot,
+  changes,
+  holders
+})
+
 const servicesOf = (pool: ConnectionPool.Pool): Context.Context<Exclude<Services, DbClient.Services>> =>
   Context.make(Db.Db, Db.make(pool)).pipe(
     Context.add(ConnectionPool.ConnectionPool, pool),
-    Context.add(PoolStats.PoolStats, { snapshot: pool.snapshot })
+    Context.add(PoolStats.PoolStats, statsOf(pool)),
+    Context.add(PoolEvents.PoolEvents, { stream: pool.events })
   )
 
 const services = (
@@ -164,7 +178,8 @@ const named = <Name extends string>(name: Name): Layer.Layer<NamedServices<Name>
     const pool = yield* configuredPool(name)
     return Context.make(Db.tag(name), Db.make(pool)).pipe(
       Context.add(ConnectionPool.tag(name), pool),
-      Context.add(PoolStats.tag(name), { snapshot: pool.snapshot }),
+      Context.add(PoolStats.tag(name), statsOf(pool)),
+      Context.add(PoolEvents.tag(name), { stream: pool.events }),
       Context.add(DbClient.tag(name), yield* DbClient.make(pool))
     )
   }))

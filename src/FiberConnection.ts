@@ -397,6 +397,7 @@ class FiberConnectionImpl implements FiberConnection {
     if (lease !== undefined && this.#fit(lease, statement)) {
       // nobody takes it back between here and the start of the statement
       lease.claim()
+      this.pool.unsafeCounters.affinityHits++
       return lease
     }
     const unfit = untold(lease, statement.sql) ??

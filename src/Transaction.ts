@@ -93,7 +93,7 @@ const repeatedly = <A, E, R>(
         return Effect.matchEffect(driver.next(failure), {
           onFailure: () => Effect.failCause(cause),
           onSuccess: () => {
-            fibers.pool.unsafeRetried()
+            fibers.pool.unsafeRetried("transaction")
             return attempt
           }
         })
@@ -261,10 +261,17 @@ const enter = (
       Effect.forEach(
         begin,
         (sql, index) =>
-          lease.run(statement(fibers, sql), index === 0 ? { section: section.parent, enters: section } : { section }),
+          lease.run(
+            statement(fibers, sql),
+            index === 0 ? { section: section.parent, enters: section, opens: true } : { section, opens: true }
+          ),
         { discard: true }
       ),
-      (error) => Effect.fail(replaceable && isReplaceable(lease, error, true) ? new Again(error) : error)
+      (error): Effect.Effect<never, DbError | Again> => {
+        if (replaceable && isReplaceable(lease, error, true)) return Effect.fail(new Again(error))
+        fibers.pool.unsafeTold(error)
+        return Effect.fail(error)
+      }
     )
   })
 

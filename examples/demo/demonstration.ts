@@ -138,8 +138,9 @@ const summarize = ({ demo, killed, parts, statistics }: Report, took: Duration.D
     const lent = stats.acquiredAtOnce + stats.acquiredAfterWait
     const connections = `  connections: ${stats.created} opened, ${stats.closed} closed, ${count(lent)} times lent, `
       + `${count(stats.acquiredAfterWait)} of them to a fiber that had to wait`
+    const runAgain = stats.retriedReads + stats.retriedUnexecuted
     const recovery =
-      `  recovery: ${killed} connections killed, ${stats.lost} found lost; run again: ${stats.retried} statements `
+      `  recovery: ${killed} connections killed, ${stats.lost} found lost; run again: ${runAgain} statements `
       + `by the pool, ${demo.begunAgain} transactions and streams by the program`
     return say([
       "Summary",

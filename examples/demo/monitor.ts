@@ -6,7 +6,8 @@ import { say } from "./screen.js"
 
 export const describe = (stats: PoolStats.PoolSnapshot): string =>
   `${stats.held} of ${stats.max} connections in use, ${stats.idle} idle, ${stats.waiting} fibers waiting;`
-  + ` so far ${stats.created} opened, ${stats.lost} lost, ${stats.takenBack} lent on, ${stats.retried} statements run again`
+  + ` so far ${stats.created} opened, ${stats.lost} lost, ${stats.takenBack} lent on,`
+  + ` ${stats.retriedReads + stats.retriedUnexecuted} statements run again`
 
 /** Prints the pool's statistics once a second, for as long as the scope. */
 export const monitor = (stats: PoolStats.PoolStatsService): Effect.Effect<void, never, Scope.Scope> =>

@@ -62,10 +62,15 @@ export const judge = (
   statement: Statement,
   error: DbError
 ): Effect.Effect<never, DbError | Again> => {
-  if (!isReplaceable(lease, error)) return Effect.fail(error)
+  const told = (): Effect.Effect<never, DbError> => {
+    lease.host.told(error)
+    return Effect.fail(error)
+  }
+  if (!isReplaceable(lease, error)) return told()
   return Effect.flatMap(
     Recovery.Idempotent,
-    (idempotent) => Effect.fail(Recovery.mayRetry(error, statement, idempotent) ? new Again(error) : error)
+    (idempotent): Effect.Effect<never, DbError | Again> =>
+      Recovery.mayRetry(error, statement, idempotent) ? Effect.fail(new Again(error)) : told()
   )
 }
 
@@ -81,9 +86,12 @@ export const retry = <A, E, R>(
   Effect.flatMap(Schedule.driver(pool.config.recovery ?? Recovery.schedule), (driver) => {
     const loop = ({ error }: Again): Effect.Effect<A, E | DbError, R> =>
       Effect.matchEffect(driver.next(error), {
-        onFailure: () => Effect.fail(error),
+        onFailure: () => {
+          pool.unsafeTold(error)
+          return Effect.fail(error)
+        },
         onSuccess: () => {
-          pool.unsafeRetried()
+          pool.unsafeRetried(error._tag === "ConnectionLost" && error.outcome === "unknown" ? "read" : "unexecuted")
           return Effect.catchIf(attempt, isAgain, loop)
         }
       })

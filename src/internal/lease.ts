@@ -66,8 +66,12 @@ export interface LeaseHost {
   readonly discard: (slot: Slot<Connection, Lease>, why: "lost" | "cancel failed" | "invalidated") => void
   /** It answered that it takes no writes: a server that is not the primary any more. */
   readonly demoted: () => void
+  /** Something has begun to run on its connection. */
+  readonly began: () => void
   /** The connection has just answered. */
   readonly answered: (member: Member<Connection>) => void
+  /** The program is told of the failure. */
+  readonly told: (error: DbError) => void
   readonly limits: Limits
   /** What a span says of the database, and of the pool. */
   readonly attributes: Attributes
@@ -87,10 +91,11 @@ const stopping: LeaseState = { _tag: "Stopping" }
 const waiting: LeaseState = { _tag: "Waiting" }
 const nothing = (): Effect.Effect<void> => Effect.void
 
-/** A cursor that is being read: whether it has not ended, and whether a chunk has been asked for. */
+/** A cursor that is being read: whether it has not ended, a chunk has been asked for, and one has been given. */
 interface Open {
   active: boolean
   asked: boolean
+  given: boolean
   readonly turn: Turn
   connection: Connection | undefined
   note: Note | undefined
@@ -301,6 +306,8 @@ export class Lease {
         note?.(exit)
         // of the connection, which the lease may have given up by now
         const answer = connection.session() === "transaction" ? toldOutcome(statement, turn, exit) : exit
+        // who runs on the fiber's own may run it again instead
+        if (this.kind !== "fiber" && turn.opens !== true) this.#told(answer)
         this.history = remember(this.history, statement, exit)
         if (turn.enters !== undefined && Exit.isFailure(exit) && this.state._tag === "Running") {
           // one that was interrupted may have been done: then its section has to undo it
@@ -316,7 +323,7 @@ export class Lease {
   /** A cursor over the statement's rows, for as long as the scope; ending it early stops the statement on the server. */
   cursor(statement: Statement, turn: Turn = outside): Effect.Effect<OpenCursor, DbError, Scope.Scope> {
     return Effect.suspend(() => {
-      const open: Open = { active: false, asked: false, turn, connection: undefined, note: undefined }
+      const open: Open = { active: false, asked: false, given: false, turn, connection: undefined, note: undefined }
       // the finalizer comes first: nothing can be lost between the start of the cursor and its registration
       return Effect.zipRight(
         Effect.addFinalizer(() =>
@@ -410,9 +417,12 @@ export class Lease {
         const streaming = this.state._tag === "Streaming"
         if (streaming && Exit.isSuccess(exit) && exit.value.length > 0) {
           open.asked = false
+          open.given = true
           return resume(Exit.succeed(exit.value))
         }
         open.active = false
+        // a stream of its own may begin again before it has given anything
+        if (open.given || this.kind !== "stream") this.#told(exit)
         this.#answered(exit)
         if (Exit.isFailure(exit)) fail(Exit.failCause(exit.cause))
         else if (streaming) resume(Exit.fail(Option.none()))
@@ -454,6 +464,7 @@ export class Lease {
         this.#patient = turn.patient === true
         phase = "started"
         this.claim()
+        this.host.began()
         begin(connection, settle)
         // who came after a stream would wait for its consumer, which may be waiting for them
         if (activity === streaming) this.#wakeAll()
@@ -523,6 +534,10 @@ export class Lease {
   #refusal(statement: Statement, turn: Turn): Exit.Exit<never, DbError> {
     if (this.state._tag === "Ended" && this.state.end._tag === "Lost") this.told = true
     return refusal(this.kind, this.state, statement, turn)
+  }
+
+  #told(exit: Exit.Exit<unknown, DbError>): void {
+    if (Exit.isFailure(exit) && exit.cause._tag === "Fail") this.host.told(exit.cause.error)
   }
 
   /** A statement or cursor has come to its end, whichever. */

@@ -61,6 +61,8 @@ export interface Turn {
   readonly enters?: Section | undefined
   /** Whether the section around this one has the connection again after the statement, if it succeeds. */
   readonly leaves?: boolean | undefined
+  /** Whether it opens a transaction, which may be opened on another connection instead when this one breaks. */
+  readonly opens?: boolean | undefined
   /** How it ends its section, for which it is sent although that has been declared over. */
   readonly final?: "commit" | "rollback" | undefined
   /** Whether interruption waits for its answer as long as a cancel may take, instead of stopping it. */

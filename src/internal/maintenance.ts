@@ -27,14 +27,14 @@ export interface Maintained {
   readonly opened: (slot: Slot<Connection, Lease>, connection: Connection, expiresAt: number) => void
   readonly openFailed: (slot: Slot<Connection, Lease>, failure: ConnectFailure) => void
   readonly prepared: (slot: Slot<Connection, Lease>) => void
-  /** `refused`: it answered that it would not, and is of no use for that reason alone. */
-  readonly broken: (slot: Slot<Connection, Lease>, work: Work, refused: boolean) => void
+  /** `lost` says how it broke; nothing when it answered that it would not, and is of no use for that reason alone. */
+  readonly broken: (slot: Slot<Connection, Lease>, work: Work, lost: string | undefined) => void
   /** The request to stop a statement was not answered: the server may have frozen. */
   readonly unanswered: () => void
   readonly closed: (slot: Slot<Connection, Lease>) => void
   readonly housekeeping: () => void
-  /** What is to be said of connections that are held for too long and of which it was not said yet. */
-  readonly leaks: () => ReadonlyArray<string>
+  /** Tells of connections that are held for too long and of which it was not told yet. */
+  readonly leaks: () => void
 }
 
 /**
@@ -61,11 +61,9 @@ export const adopt = (
 ) =>
 (exit: Exit.Exit<Connection, ConnectFailure>): void => {
   if (Exit.isSuccess(exit)) {
-    pool.counters.created++
     // up to a tenth less, so that connections opened together are not replaced together
     return pool.opened(slot, exit.value, pool.now() + pool.config.maxLifetime * (1 - lifetimeShare / 10))
   }
-  pool.counters.connectFailures++
   pool.openFailed(slot, failureOf(pool, exit))
 }
 
@@ -77,7 +75,7 @@ const failureOf = (pool: Maintained, exit: Exit.Failure<Connection, ConnectFailu
     target: pool.driver.target,
     reason: interrupted
       ? `no answer within ${pool.config.connectTimeout} ms`
-      : `defect in the driver: ${Cause.pretty(cause).split("\n", 1)[0]}`,
+      : `defect in the driver: ${firstLine(cause)}`,
     isRetryable: interrupted
   })
 }
@@ -99,10 +97,23 @@ export const prepare = (
   if (work === "reset") pool.counters.resets++
   else pool.counters.validations++
   return Effect.map(Effect.exit(within(effect, timeout)), (exit) => {
-    if (Exit.isSuccess(exit) && exit.value && member.connection.isOpen()) pool.prepared(slot)
-    else pool.broken(slot, work, work === "reset" && Exit.isFailure(exit) && member.connection.isOpen())
+    if (Exit.isSuccess(exit) && exit.value && member.connection.isOpen()) return pool.prepared(slot)
+    const refused = work === "reset" && Exit.isFailure(exit) && member.connection.isOpen()
+    pool.broken(slot, work, refused ? undefined : whyBroken(exit, work, timeout))
   })
 }
+
+const whyBroken = (exit: Exit.Exit<boolean, DbError>, work: Work, timeout: number): string => {
+  const what = work === "reset" ? "reset" : "validation"
+  if (Exit.isSuccess(exit)) {
+    return exit.value
+      ? `closed after its ${what}`
+      : `no answer to a ${what} within ${timeout} ms`
+  }
+  return exit.cause._tag === "Fail" ? exit.cause.error.message : `defect in the driver: ${firstLine(exit.cause)}`
+}
+
+const firstLine = (cause: Cause.Cause<unknown>): string | undefined => Cause.pretty(cause).split("\n", 1)[0]
 
 /** Whether the effect succeeded within the time; its failures are the caller's to judge. */
 const within = (effect: Effect.Effect<void, DbError>, millis: number): Effect.Effect<boolean, DbError> =>
@@ -128,16 +139,13 @@ export const stop = (
   connection: Connection,
   done: (stopped: boolean) => void
 ): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    pool.counters.cancelled++
-    return Effect.map(
-      Effect.exit(within(connection.cancel, pool.config.cancelTimeout)),
-      (exit) => {
-        if (Exit.isSuccess(exit) && !exit.value) pool.unanswered()
-        done(Exit.isSuccess(exit) && exit.value)
-      }
-    )
-  })
+  Effect.map(
+    Effect.exit(within(connection.cancel, pool.config.cancelTimeout)),
+    (exit) => {
+      if (Exit.isSuccess(exit) && !exit.value) pool.unanswered()
+      done(Exit.isSuccess(exit) && exit.value)
+    }
+  )
 
 /** Looks after idle connections for ever. */
 export const housekeeping = (pool: Maintained): Effect.Effect<void> => {
@@ -154,6 +162,5 @@ export const leakDetection = (pool: Maintained): Effect.Effect<void> => {
   const { leakDetectionThreshold } = pool.config
   if (!Number.isFinite(leakDetectionThreshold)) return Effect.void
   const interval = Math.min(Math.max(leakDetectionThreshold / 4, 10), 10_000)
-  const look = Effect.suspend(() => Effect.forEach(pool.leaks(), (text) => Effect.logWarning(text), { discard: true }))
-  return Effect.forever(Effect.zipRight(Effect.sleep(interval), look))
+  return Effect.forever(Effect.zipRight(Effect.sleep(interval), Effect.sync(pool.leaks)))
 }

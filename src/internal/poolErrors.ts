@@ -14,6 +14,7 @@ import {
 } from "../DbError.js"
 import { type Connection, holdsNothing } from "../Driver.js"
 import type { Lease } from "./lease.js"
+import type { Origin } from "./leaseModel.js"
 import type { Slot } from "./poolModel.js"
 
 /** @internal Why a holder keeps its connection, in words for an error. */
@@ -40,15 +41,8 @@ export const describe = (lease: Lease): string => {
   }
 }
 
-/** @internal That a borrower may have forgotten its connection, in words for the log. */
-export const suspicion = (pool: string, lease: Lease, heldMillis: number): string => {
-  const { connection, holder, origin } = lease
-  const who = `fiber ${
-    FiberId.threadName(holder)
-  } has held connection ${connection?.id} of ${pool} for ${heldMillis} ms`
-  const trace = origin?.trace() ?? []
-  return [`A leak is suspected: ${who} (${describe(lease)}). Acquired by ${origin?.what}`, ...trace].join("\n    ")
-}
+/** @internal Where a connection was acquired, in lines. */
+export const originText = ({ trace, what }: Origin): string => [what, ...trace()].join("\n    ")
 
 const hintFor = (lease: Lease | undefined): string | undefined => {
   if (lease === undefined) return undefined

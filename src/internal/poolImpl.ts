@@ -25,12 +25,16 @@ import {
 } from "../DbError.js"
 import type { Connection, Driver } from "../Driver.js"
 import type { Affinity, PoolConfig } from "../PoolConfig.js"
-import { makeCounters, type PoolSnapshot } from "../PoolStats.js"
+import type { CloseReason, PoolCounters } from "../PoolStats.js"
+import type { Announcer } from "./announcer.js"
+import { changes } from "./changes.js"
 import { Lease, type LeaseHost, type Limits } from "./lease.js"
 import type { Rest } from "./leaseModel.js"
+import { Ledger } from "./ledger.js"
 import * as maintenance from "./maintenance.js"
-import { describe, refusal, suspicion } from "./poolErrors.js"
+import { describe, refusal } from "./poolErrors.js"
 import type { Action, Member } from "./poolModel.js"
+import { countsOf, holdersOf, snapshotOf } from "./poolSnapshot.js"
 import { PoolState } from "./poolState.js"
 import { type Attributes, databaseAttributes } from "./spans.js"
 import { Timers } from "./timers.js"
@@ -42,9 +46,9 @@ const restOf: Record<Affinity, Rest> = { soft: "lend", strict: "keep", statement
 
 /** @internal */
 export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
-  readonly counters = makeCounters()
   readonly attributes: Attributes
   listener: Pool["listener"] = undefined
+  readonly #ledger: Ledger
   readonly #state: PoolState<Connection, Lease>
   readonly #timers: Timers
   readonly #patience: number
@@ -55,6 +59,8 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   #alarm: { readonly at: number; readonly fiber: Fiber.RuntimeFiber<void> } | undefined
   /** Whether the last connect failed, so that the connect schedule goes on instead of starting anew. */
   #failing = false
+  /** Connections that are being stopped because the pool has ended, and then cut. */
+  #stopping = 0
 
   constructor(
     readonly driver: Driver,
@@ -62,9 +68,11 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     readonly clock: Clock.Clock,
     readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>,
     readonly empty: Deferred.Deferred<void>,
-    readonly connects: Schedule.ScheduleDriver<unknown, ConnectFailure>
+    readonly connects: Schedule.ScheduleDriver<unknown, ConnectFailure>,
+    readonly announcer: Announcer
   ) {
     this.attributes = databaseAttributes(driver)
+    this.#ledger = new Ledger(config.name, announcer)
     this.#timers = new Timers(this.now, (millis, then) => {
       const fiber = this.fork(Effect.zipRight(Effect.sleep(millis), Effect.sync(then)))
       return () => fiber.unsafeInterruptAsFork(FiberId.none)
@@ -75,18 +83,21 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   // --- the pool's own face -----------------------------------------------------------------------------------------
 
-  readonly snapshot: Effect.Effect<PoolSnapshot> = Effect.sync(() => {
-    const now = this.now()
-    const oldest = this.#state.waiters.first
-    return {
-      ...this.counters,
-      ...this.#counts(),
-      pool: this.config.name,
-      phase: this.#state.phase,
-      lendable: this.#state.lendable.size,
-      oldestWaitMillis: oldest === undefined ? 0 : now - oldest.since
-    }
-  })
+  readonly snapshot: Pool["snapshot"] = Effect.sync(() =>
+    snapshotOf(this.#state, this.#ledger, {
+      counts: this.#counts(),
+      min: this.config.minimumIdle,
+      now: this.now()
+    })
+  )
+
+  readonly changes: Pool["changes"] = (interval = "1 second") => changes(this.snapshot, this.announcer, interval)
+
+  readonly holders: Pool["holders"] = Effect.sync(() => holdersOf(this.#state, this.now()))
+
+  get events(): Pool["events"] {
+    return this.announcer.events
+  }
 
   readonly resize = (poolSize: number): Effect.Effect<void, InvalidConfig> =>
     Effect.suspend(() => {
@@ -130,7 +141,9 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   readonly unsafeBorrow: Pool["unsafeBorrow"] = (kind, holder, options) => {
     const { maxWaiters, name } = this.config
     const lease = this.unsafeLease(kind, holder, options?.origin)
+    this.announcer.changed()
     if (this.#state.phase !== "Open") {
+      this.counters.turnedAway++
       lease.refuse(new PoolClosed({ pool: name }))
       return lease
     }
@@ -150,7 +163,10 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     const [node, actions] = this.#state.wait(lease, now, deadline)
     lease.node = node
     this.#do(actions)
-    if (lease.state._tag === "Waiting") this.#setAlarm(Math.min(deadline, now + this.#patience))
+    if (lease.state._tag === "Waiting") {
+      this.#setAlarm(Math.min(deadline, now + this.#patience))
+      this.#noteQueue()
+    }
     return lease
   }
 
@@ -162,8 +178,16 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   readonly unsafePatiently: Pool["unsafePatiently"] = (effect, giveUp) => this.patiently(effect, giveUp)
 
-  readonly unsafeRetried = (): void => {
-    this.counters.retried++
+  readonly unsafeRetried: Pool["unsafeRetried"] = (what) => this.#ledger.retried(what)
+
+  readonly unsafeTold: Pool["unsafeTold"] = (error) => this.told(error)
+
+  get unsafeCounters(): Pool["unsafeCounters"] {
+    return this.counters
+  }
+
+  get counters(): PoolCounters {
+    return this.#ledger.counters
   }
 
   // --- for leases --------------------------------------------------------------------------------------------------
@@ -172,19 +196,30 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   readonly abandon: LeaseHost["abandon"] = (node) => {
     if (this.#state.abandon(node)) this.counters.abandoned++
+    this.#noteQueue()
+    this.announcer.changed()
     this.#reportEmpty()
   }
 
-  readonly reassign: LeaseHost["reassign"] = (slot, lease) => this.#state.reassign(slot, lease)
+  readonly reassign: LeaseHost["reassign"] = (slot, lease) => {
+    this.#state.reassign(slot, lease)
+    this.announcer.changed()
+  }
 
   readonly setLendable: LeaseHost["setLendable"] = (slot, yes, condition) =>
     this.#do(this.#state.setLendable(slot, yes, this.now(), condition))
 
-  readonly giveBack: LeaseHost["giveBack"] = (slot, condition) =>
+  readonly giveBack: LeaseHost["giveBack"] = (slot, condition) => {
+    if (condition === "clean") this.counters.resetsSpared++
     this.#do(this.#state.release(slot, condition, this.now()))
+  }
 
   readonly discard: LeaseHost["discard"] = (slot, why) => {
-    if (why === "lost") this.#loss()
+    if (why === "lost" && slot.state._tag === "Held") {
+      const { lease, member } = slot.state
+      const end = lease.state._tag === "Ended" ? lease.state.end : undefined
+      this.#loss(member.connection, end?._tag === "Lost" ? end.error.message : "it was closed")
+    }
     this.#do(this.#state.discard(slot, why, this.now()))
   }
 
@@ -193,7 +228,12 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   readonly answered: LeaseHost["answered"] = (member) => {
     member.usedAt = member.checkedAt = this.now()
     member.epoch = this.#state.epoch
+    this.announcer.changed()
   }
+
+  readonly began: LeaseHost["began"] = () => this.announcer.changed()
+
+  readonly told: LeaseHost["told"] = (error) => this.#ledger.told(error)
 
   get limits(): Limits {
     return this.config
@@ -208,6 +248,8 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     )
 
   readonly stop: LeaseHost["stop"] = (connection, done) => {
+    this.counters.cancelled++
+    this.announcer.changed()
     this.fork(maintenance.stop(this, connection, done))
   }
 
@@ -216,10 +258,11 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   readonly opened: maintenance.Maintained["opened"] = (slot, connection, expiresAt) => {
     this.#failing = false
     this.#lastFailure = undefined
-    this.#openedAt = this.now()
+    const now = this.#openedAt = this.now()
+    this.#ledger.opened(connection.id, slot.state._tag === "Opening" ? now - slot.state.since : 0, now)
     connection.onLost((error) => {
       if (slot.state._tag === "Held") slot.state.lease.lost(error)
-      this.#loss()
+      this.#loss(connection, error.message)
       this.#do(this.#state.discard(slot, "lost", this.now()))
     })
     this.#do(this.#state.opened(slot, connection, expiresAt, this.now()))
@@ -229,13 +272,15 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   readonly openFailed: maintenance.Maintained["openFailed"] = (slot, failure) => {
     this.#lastFailure = failure
+    // one that the pool's end has cut short says nothing of the server
+    if (this.#state.phase !== "Closed") this.#ledger.connectFailed(failure, this.now())
     this.#do(this.#state.openFailed(slot, !failure.isRetryable, this.now()))
   }
 
   readonly prepared: maintenance.Maintained["prepared"] = (slot) => this.#do(this.#state.prepared(slot, this.now()))
 
-  readonly broken: maintenance.Maintained["broken"] = (slot, work, refused) => {
-    if (!refused) this.#loss()
+  readonly broken: maintenance.Maintained["broken"] = (slot, work, lost) => {
+    if (lost !== undefined && slot.state._tag === "Preparing") this.#loss(slot.state.member.connection, lost)
     this.#do(this.#state.discard(slot, work === "reset" ? "reset failed" : "invalid", this.now()))
   }
 
@@ -243,23 +288,21 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   readonly closed: maintenance.Maintained["closed"] = (slot) => {
     // a connection that broke while it was closing has been counted
-    if (slot.state._tag === "Retiring") this.counters.closed++
+    if (slot.state._tag === "Retiring") this.#ledger.closed(slot.state.member, slot.state.reason, this.now())
     this.#do(this.#state.closed(slot, this.now()))
   }
 
-  readonly leaks = (): ReadonlyArray<string> => {
+  readonly leaks = (): void => {
     const now = this.now()
-    const { leakDetectionThreshold, name } = this.config
-    const found: Array<string> = []
+    const { leakDetectionThreshold } = this.config
     for (const { state } of this.#state.held) {
       if (state._tag !== "Held" || state.lease.reported) continue
       const { busySince = now } = state.lease
       if (now - busySince < leakDetectionThreshold) continue
       state.lease.reported = true
-      this.counters.leaksSuspected++
-      found.push(suspicion(name, state.lease, now - busySince))
+      this.#ledger.leakSuspected(state.lease, now - busySince, now)
+      this.announcer.changed()
     }
-    return found
   }
 
   readonly housekeeping = (): void => this.#do(this.#state.housekeeping(this.now()))
@@ -267,13 +310,15 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   // --- inside ------------------------------------------------------------------------------------------------------
 
   /** A connection broke: whatever broke it may have broken the others that are open. */
-  #loss(): void {
-    this.counters.lost++
+  #loss(connection: Connection, reason: string): void {
+    this.#ledger.lost(connection.id, reason, this.now())
     this.#state.suspectAll()
   }
 
   #do(actions: ReadonlyArray<Action<Connection, Lease>>): void {
     for (const action of actions) this.#perform(action)
+    if (actions.length > 0) this.#noteQueue()
+    this.announcer.changed()
     if (this.#state.phase !== "Open") this.#reportEmpty()
   }
 
@@ -289,12 +334,12 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
         this.fork(maintenance.close(this, action.slot, action.member))
         return
       case "Destroy":
-        return this.#destroy(action.member)
+        return this.#destroy(action.member, action.reason)
       case "Grant":
         this.counters.acquiredAfterWait++
         return action.lease.grant(action.slot, action.member)
       case "TakeBack":
-        this.counters.takenBack++
+        this.#ledger.takenBack(action.lease, this.now())
         return action.lease.takenBack()
       case "Reject":
         return action.lease.refuse(this.#refuse(action.why, this.now() - action.since))
@@ -318,22 +363,28 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     const stops = (action: Action<Connection, Lease>): boolean =>
       action._tag === "Destroy" && running.has(action.member.connection)
     const actions = this.#state.close(this.now())
+    this.#stopping += running.size
     this.#do(actions.filter((action) => !stops(action)))
     const stop = (connection: Connection) =>
       Effect.async<void>((resume) => this.stop(connection, () => resume(Effect.void)))
     return Effect.ensuring(
       Effect.forEach(running, stop, { concurrency: "unbounded", discard: true }),
-      Effect.sync(() => this.#do(actions.filter(stops)))
+      Effect.sync(() => {
+        this.#stopping -= running.size
+        this.#do(actions.filter(stops))
+      })
     )
   }
 
-  #destroy(member: Member<Connection>): void {
-    this.counters.closed++
+  #destroy(member: Member<Connection>, reason: CloseReason): void {
+    this.#ledger.closed(member, reason, this.now())
     member.connection.destroy()
   }
 
   #refuse(why: "timeout" | "unreachable" | "closed", waitedMillis: number): AcquireError {
     if (why === "timeout") this.counters.timedOut++
+    else if (why === "unreachable") this.counters.unreachable++
+    else this.counters.turnedAway++
     return refusal(why, {
       pool: this.config.name,
       waitedMillis,
@@ -346,15 +397,12 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   }
 
   #counts(): PoolCounts {
-    const state = this.#state
-    return {
-      idle: state.idle.length,
-      held: state.held.size,
-      opening: state.opening.size,
-      busy: state.preparing.size + state.retiring.size,
-      waiting: state.waiters.size,
-      max: state.max
-    }
+    return countsOf(this.#state, this.#stopping)
+  }
+
+  #noteQueue(): void {
+    const { held, max, waiters } = this.#state
+    this.#ledger.queue(waiters.size, held.size, max, this.now)
   }
 
   #backOffNow(): void {
@@ -389,8 +437,8 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   }
 
   #reportEmpty(): void {
-    if (this.#state.phase !== "Open" && this.#state.total === 0 && this.#state.waiters.size === 0) {
-      Deferred.unsafeDone(this.empty, Exit.void)
-    }
+    if (this.#state.phase === "Open" || this.#state.total > 0 || this.#state.waiters.size > 0) return
+    Deferred.unsafeDone(this.empty, Exit.void)
+    if (this.#state.phase === "Closed" && this.#stopping === 0) this.announcer.end()
   }
 }

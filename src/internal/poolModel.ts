@@ -3,6 +3,7 @@
  *
  * @internal
  */
+import type { CloseReason } from "../PoolStats.js"
 import type { Node } from "./linkedList.js"
 
 /** @internal What the machine must know of the options; times in milliseconds. */
@@ -14,19 +15,6 @@ export interface Policy {
   /** For how long a waiter leaves fibers their idle connections because a connect is under way for it. */
   readonly patience: number
 }
-
-/** @internal Why a connection was closed. */
-export type CloseReason =
-  | "idle"
-  | "lifetime"
-  | "lost"
-  | "invalid"
-  | "reset failed"
-  | "cancel failed"
-  | "invalidated"
-  | "shrunk"
-  | "drained"
-  | "cut"
 
 /** @internal What the pool does with a connection before it may be lent again. */
 export type Work = "validate" | "keepalive" | "reset"
@@ -40,6 +28,8 @@ export interface Member<C> {
   readonly openedAt: number
   /** When its lifetime ends. */
   expiresAt: number
+  /** Whether its lifetime was cut short, since it may lead to a server that nobody wants any more. */
+  outdated: boolean
   /** The number of losses the pool had seen when this connection was last known to be good. */
   epoch: number
   /** When a borrower last used it. */

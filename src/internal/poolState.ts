@@ -15,10 +15,11 @@
  *
  * @internal
  */
+import type { CloseReason } from "../PoolStats.js"
+import { Times } from "./histogram.js"
 import { LinkedList, type Node } from "./linkedList.js"
 import {
   type Action,
-  type CloseReason,
   type Condition,
   type Member,
   type Phase,
@@ -29,6 +30,9 @@ import {
 } from "./poolModel.js"
 
 const nothing: ReadonlyArray<never> = []
+
+/** Why a connection is closed whose lifetime is over. */
+const ageOf = ({ outdated }: Member<unknown>): CloseReason => outdated ? "epoch" : "lifetime"
 
 /** @internal */
 export class PoolState<C, L> {
@@ -51,6 +55,10 @@ export class PoolState<C, L> {
   /** Held, but idle and clean, and their leases allow it: longest unused first. */
   readonly lendable = new LinkedList<Slot<C, L>>()
   readonly waiters = new LinkedList<Waiter<L>>()
+  /** From the wish until the grant, of those that waited. */
+  readonly waitTimes = new Times()
+  /** From the grant until the end, through every lease of one borrower. */
+  readonly useTimes = new Times()
   #nextId = 1
   #renewedAt = -Infinity
   #actions: Array<Action<C, L>> = []
@@ -101,7 +109,7 @@ export class PoolState<C, L> {
   release(slot: Slot<C, L>, condition: Condition, now: number): ReadonlyArray<Action<C, L>> {
     if (slot.state._tag !== "Held") return nothing
     const { member } = slot.state
-    this.#unhold(slot)
+    this.#unhold(slot, now)
     // a connection that is clean was usable a moment ago, which is what `checkedAt` says
     if (condition === "clean") {
       // the common case costs neither a queue nor a list of actions
@@ -115,7 +123,7 @@ export class PoolState<C, L> {
       this.#offer(slot, member, now)
     } else if (this.phase !== "Open" && this.waiters.size === 0) {
       // closing it undoes all that a reset would
-      this.#retire(slot, member, "drained")
+      this.#retire(slot, member, "drained", now)
     } else {
       this.#prepare(slot, member, "reset", now)
     }
@@ -154,7 +162,15 @@ export class PoolState<C, L> {
     expiresAt: number,
     now: number
   ): ReadonlyArray<Action<C, L>> {
-    const member: Member<C> = { connection, openedAt: now, expiresAt, epoch: this.epoch, usedAt: now, checkedAt: now }
+    const member: Member<C> = {
+      connection,
+      openedAt: now,
+      expiresAt,
+      outdated: false,
+      epoch: this.epoch,
+      usedAt: now,
+      checkedAt: now
+    }
     this.opening.delete(slot)
     this.connector = "Ready"
     this.discouraged = false
@@ -206,7 +222,7 @@ export class PoolState<C, L> {
   discard(slot: Slot<C, L>, reason: CloseReason, now: number): ReadonlyArray<Action<C, L>> {
     const state = slot.state
     if (state._tag === "Opening" || state._tag === "Gone") return nothing
-    this.#leave(slot)
+    this.#leave(slot, now)
     slot.state = { _tag: "Gone" }
     this.#actions.push({ _tag: "Destroy", member: state.member, reason })
     return this.#settle(now)
@@ -248,9 +264,9 @@ export class PoolState<C, L> {
     for (const slot of this.idle.slice()) {
       if (slot.state._tag !== "Idle") continue
       const { member } = slot.state
-      if (this.#expired(member, now)) this.#retire(slot, member, "lifetime")
+      if (this.#expired(member, now)) this.#retire(slot, member, ageOf(member), now)
       else if (now - member.usedAt >= this.policy.idleTimeout && this.idle.length > this.policy.minimumIdle) {
-        this.#retire(slot, member, "idle")
+        this.#retire(slot, member, "idle", now)
       } else if (now - member.checkedAt >= this.policy.keepalive) this.#prepare(slot, member, "keepalive", now)
     }
     for (const { value: slot } of this.lendable.nodes()) {
@@ -259,7 +275,7 @@ export class PoolState<C, L> {
       const old = this.#expired(member, now)
       if (!old && now - member.usedAt < this.policy.idleTimeout) continue
       this.#actions.push({ _tag: "TakeBack", lease })
-      this.#retire(slot, member, old ? "lifetime" : "idle")
+      this.#retire(slot, member, old ? ageOf(member) : "idle", now)
     }
     return this.#settle(now)
   }
@@ -288,7 +304,8 @@ export class PoolState<C, L> {
       if (slot.state._tag !== "Idle" && slot.state._tag !== "Held" && slot.state._tag !== "Preparing") continue
       const { member } = slot.state
       member.expiresAt = Math.min(member.expiresAt, now)
-      if (slot.state._tag === "Idle") this.#retire(slot, member, "invalidated")
+      member.outdated = true
+      if (slot.state._tag === "Idle") this.#retire(slot, member, "epoch", now)
     }
     return this.#settle(now)
   }
@@ -311,7 +328,7 @@ export class PoolState<C, L> {
     for (const slot of [...this.held, ...this.preparing]) {
       if (slot.state._tag !== "Held" && slot.state._tag !== "Preparing") continue
       const { member } = slot.state
-      this.#leave(slot)
+      this.#leave(slot, now)
       slot.state = { _tag: "Gone" }
       this.#actions.push({ _tag: "Destroy", member, reason: "cut" })
     }
@@ -333,8 +350,8 @@ export class PoolState<C, L> {
     this.held.add(slot)
   }
 
-  #unhold(slot: Slot<C, L>): void {
-    this.held.delete(slot)
+  #unhold(slot: Slot<C, L>, now: number): void {
+    if (this.held.delete(slot) && slot.state._tag === "Held") this.useTimes.record(now - slot.state.since)
     this.#unlend(slot)
   }
 
@@ -345,7 +362,7 @@ export class PoolState<C, L> {
   }
 
   /** Takes the slot out of whatever it is in. */
-  #leave(slot: Slot<C, L>): void {
+  #leave(slot: Slot<C, L>, now: number): void {
     switch (slot.state._tag) {
       case "Opening":
         this.opening.delete(slot)
@@ -356,7 +373,7 @@ export class PoolState<C, L> {
         return
       }
       case "Held":
-        this.#unhold(slot)
+        this.#unhold(slot, now)
         return
       case "Preparing":
         this.preparing.delete(slot)
@@ -370,14 +387,14 @@ export class PoolState<C, L> {
   }
 
   #prepare(slot: Slot<C, L>, member: Member<C>, work: Work, now: number): void {
-    this.#leave(slot)
+    this.#leave(slot, now)
     slot.state = { _tag: "Preparing", member, work, since: now }
     this.preparing.add(slot)
     this.#actions.push({ _tag: "Prepare", slot, member, work })
   }
 
-  #retire(slot: Slot<C, L>, member: Member<C>, reason: CloseReason): void {
-    this.#leave(slot)
+  #retire(slot: Slot<C, L>, member: Member<C>, reason: CloseReason, now: number): void {
+    this.#leave(slot, now)
     slot.state = { _tag: "Retiring", member, reason }
     this.retiring.add(slot)
     this.#actions.push({ _tag: "Close", slot, member, reason })
@@ -395,18 +412,19 @@ export class PoolState<C, L> {
 
   /** Gives a connection that is good and clean to the longest waiter, keeps it, or closes it. */
   #offer(slot: Slot<C, L>, member: Member<C>, now: number, oldest = false): void {
-    if (this.phase === "Closed") return this.#retire(slot, member, "drained")
-    if (this.#expired(member, now)) return this.#retire(slot, member, "lifetime")
+    if (this.phase === "Closed") return this.#retire(slot, member, "drained", now)
+    if (this.#expired(member, now)) return this.#retire(slot, member, ageOf(member), now)
     // the slot itself is in none of the sets at this moment
-    if (this.total - this.retiring.size >= this.max) return this.#retire(slot, member, "shrunk")
+    if (this.total - this.retiring.size >= this.max) return this.#retire(slot, member, "shrunk", now)
     if (this.waiters.size > 0 && this.#suspect(member, now)) return this.#prepare(slot, member, "validate", now)
     const waiter = this.waiters.shift()
     if (waiter !== undefined) {
       this.#hold(slot, member, waiter.lease, now)
+      this.waitTimes.record(now - waiter.since)
       this.#actions.push({ _tag: "Grant", lease: waiter.lease, slot, member })
       return
     }
-    if (this.phase === "Draining") return this.#retire(slot, member, "drained")
+    if (this.phase === "Draining") return this.#retire(slot, member, "drained", now)
     slot.state = { _tag: "Idle", member }
     if (oldest) this.idle.unshift(slot)
     else this.idle.push(slot)
@@ -417,7 +435,7 @@ export class PoolState<C, L> {
     // who waited for a connection that has just gone has nothing else to wait for
     if (this.connector === "GaveUp" && this.waiters.size > 0 && !this.alive) this.connector = "Ready"
     this.#serveFromIdle(now)
-    this.#shrink()
+    this.#shrink(now)
     this.#open(now)
     this.#takeBack(now)
     if (this.#actions.length === 0) return nothing
@@ -426,13 +444,13 @@ export class PoolState<C, L> {
     return actions
   }
 
-  #shrink(): void {
+  #shrink(now: number): void {
     // in a draining pool those who wait already come first
     if (this.phase === "Draining" && this.waiters.size > 0) return
     while (this.idle.length > 0 && (this.phase !== "Open" || this.total - this.retiring.size > this.max)) {
       const slot = this.idle[0]
       if (slot === undefined || slot.state._tag !== "Idle") return
-      this.#retire(slot, slot.state.member, this.phase === "Open" ? "shrunk" : "drained")
+      this.#retire(slot, slot.state.member, this.phase === "Open" ? "shrunk" : "drained", now)
     }
   }
 
@@ -463,12 +481,12 @@ export class PoolState<C, L> {
       const slot = this.lendable.first
       if (slot === undefined || slot.state._tag !== "Held") return
       const { lease, member } = slot.state
-      this.#unhold(slot)
+      this.#unhold(slot, now)
       this.#actions.push({ _tag: "TakeBack", lease })
       const wanted = this.waiters.size > 0 && this.total - this.retiring.size < this.max
       if (slot.condition === "clean") this.#offer(slot, member, now)
       else if (wanted) this.#prepare(slot, member, "reset", now)
-      else this.#retire(slot, member, this.phase === "Open" ? "shrunk" : "drained")
+      else this.#retire(slot, member, this.phase === "Open" ? "shrunk" : "drained", now)
     }
   }
 

@@ -20,6 +20,7 @@ import * as Recovery from "../../src/Recovery.js"
 import { type Cut, type CuttingProxy, manners, openCuttingProxy, places } from "../support/cuttingProxy.js"
 import { type DbFixture, expectNoneLeft, withFixture, withLayer } from "../support/dbFixture.js"
 import { snapshot } from "../support/dbQuestions.js"
+import { retriesOf } from "../support/retries.js"
 import { type Dice, printedDice } from "../support/seed.js"
 
 const fibers = 50
@@ -262,7 +263,7 @@ describe("50 fibers insert while connections are cut at random: nothing twice, n
             Effect.gen(function*() {
               yield* insertAll(arm, (one) => void told.push(one), dice)
               yield* proxy.rest
-              return (yield* snapshot).retried
+              return retriesOf(yield* snapshot)
             })
           )
           yield* expectNoneLeft(fixture)

@@ -164,7 +164,7 @@ describe("a failover", () => {
                   { concurrency: "unbounded" }
                 )
                 expect(new Set(ports)).toEqual(new Set([fixture.server.port]))
-                process.stdout.write(`failover: ${(yield* snapshot).retried} retries for the first write\n`)
+                process.stdout.write(`failover: ${(yield* snapshot).retriedUnexecuted} retries for the first write\n`)
               })
             )
           }))

@@ -11,6 +11,7 @@ import * as DbErrors from "../../src/DbError.js"
 import { failure } from "../support/bothDatabases.js"
 import { withDb } from "../support/dbFixture.js"
 import { connectionId, snapshot } from "../support/dbQuestions.js"
+import { noRetries } from "../support/retries.js"
 
 const one = { poolSize: 1, acquireTimeout: "10 seconds" } as const
 
@@ -49,7 +50,7 @@ describe("what a server says that takes no statements", () => {
             )
             expect(DbErrors.find(yield* failure(run))).toMatchObject(error)
             expect(yield* items).toEqual([1])
-            expect((yield* snapshot).retried).toBe(0)
+            expect(yield* snapshot).toMatchObject(noRetries)
           })))
     }
   }

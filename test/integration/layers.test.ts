@@ -68,7 +68,7 @@ describe("mysql", () => {
         expect(yield* database).toEqual(Option.some(fixture.database))
         const pool = yield* ConnectionPool.ConnectionPool
         const stats = yield* PoolStats.PoolStats
-        expect(yield* stats.snapshot).toEqual(yield* pool.snapshot)
+        expect(stats.snapshot).toBe(pool.snapshot)
         expect(yield* stats.snapshot).toMatchObject({
           pool: `${fixture.server.host}:${fixture.server.port}/${fixture.database}`,
           max: 3,
@@ -305,7 +305,7 @@ describe("from the environment", () => {
               yield* PoolStats.tag("reports")
             ].entries()
           ) {
-            expect(yield* stats.snapshot).toEqual(yield* pools[at]!.snapshot)
+            expect(stats.snapshot).toBe(pools[at]!.snapshot)
           }
         }).pipe(
           Effect.provide(

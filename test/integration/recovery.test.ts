@@ -11,6 +11,7 @@ import * as Recovery from "../../src/Recovery.js"
 import { eventually, withDb, withFixture, withLayer } from "../support/dbFixture.js"
 import { connectionId, idOf, latch, numbers, snapshot, valueOf } from "../support/dbQuestions.js"
 import { openProxy } from "../support/proxy.js"
+import { noRetries } from "../support/retries.js"
 
 const pool = { poolSize: 2, acquireTimeout: "5 seconds" } as const
 
@@ -161,7 +162,7 @@ describe("KILL in mid-statement", () => {
         const reading = yield* Effect.fork(db.value("SELECT 42 + SLEEP(1) AS slowRead"))
         yield* fixture.kill(yield* fixture.running("AS slowRead"))
         expect(Number(Option.getOrThrow(yield* Fiber.join(reading)))).toBe(42)
-        expect(yield* snapshot).toMatchObject({ lost: 1, retried: 1 })
+        expect(yield* snapshot).toMatchObject({ lost: 1, retriedReads: 1 })
       })))
 
   it.live("of a write: ConnectionLost with outcome unknown, and it is not run twice", () =>
@@ -177,7 +178,7 @@ describe("KILL in mid-statement", () => {
         yield* fixture.notRunning("INSERT INTO written")
         // MySQL's SLEEP is no error when it is killed, and so the row that it is part of is written too
         expect(yield* countWritten).toBe(inject("server").flavour === "mysql" ? 2 : 1)
-        expect(yield* snapshot).toMatchObject({ lost: 1, retried: 0 })
+        expect(yield* snapshot).toMatchObject({ lost: 1, ...noRetries })
       })))
 
   it.live("of a write that is declared idempotent: it is run again", () =>
@@ -190,7 +191,7 @@ describe("KILL in mid-statement", () => {
         yield* fixture.kill(yield* fixture.running("REPLACE INTO items"))
         yield* Fiber.join(writing)
         expect(yield* items).toEqual([1, 2])
-        expect(yield* snapshot).toMatchObject({ lost: 1, retried: 1 })
+        expect(yield* snapshot).toMatchObject({ lost: 1, retriedReads: 1 })
       })))
 
   it.live("of a read in a session that holds state: nothing is retried", () =>
@@ -202,7 +203,7 @@ describe("KILL in mid-statement", () => {
         ))
         yield* fixture.kill(yield* fixture.running("AS slowRead"))
         expect((yield* Fiber.join(reading))._tag).toBe("ConnectionLost")
-        expect(yield* snapshot).toMatchObject({ lost: 1, retried: 0 })
+        expect(yield* snapshot).toMatchObject({ lost: 1, ...noRetries })
       })))
 
   it.live("of a stream that has given rows: it fails, and does not end as if it were complete", () =>
@@ -226,7 +227,7 @@ describe("KILL in mid-statement", () => {
         yield* Deferred.succeed(killed, undefined)
         expect((yield* Fiber.join(reading))._tag).toBe("ConnectionLost")
         expect(seen).toBeLessThan(200_000)
-        expect((yield* snapshot).retried).toBe(0)
+        expect(yield* snapshot).toMatchObject(noRetries)
       })))
 
   it.live("of a stream that has given nothing yet: it begins again", () =>
@@ -236,7 +237,7 @@ describe("KILL in mid-statement", () => {
         const reading = yield* Effect.fork(Stream.runCollect(db.stream("SELECT 42 + SLEEP(1) AS slowStream")))
         yield* fixture.kill(yield* fixture.running("AS slowStream"))
         expect(Array.from(yield* Fiber.join(reading))).toHaveLength(1)
-        expect(yield* snapshot).toMatchObject({ lost: 1, retried: 1 })
+        expect(yield* snapshot).toMatchObject({ lost: 1, retriedReads: 1 })
       })))
 
   it.live("by KILL QUERY: StatementCancelled, not retried, and the connection lives on", () =>
@@ -252,7 +253,7 @@ describe("KILL in mid-statement", () => {
         expect((yield* Effect.flip(read))._tag).toBe("StatementCancelled")
         yield* Fiber.join(killing)
         expect(yield* connectionId).toBe(id)
-        expect(yield* snapshot).toMatchObject({ lost: 0, retried: 0 })
+        expect(yield* snapshot).toMatchObject({ lost: 0, ...noRetries })
       })))
 })
 
@@ -270,7 +271,7 @@ describe("KILL in a transaction", () => {
         })))
         expect(error).toMatchObject({ _tag: "ConnectionLost", outcome: "rolled back" })
         expect(yield* items).toEqual([])
-        expect(yield* snapshot).toMatchObject({ retried: 0, held: 1 })
+        expect(yield* snapshot).toMatchObject({ ...noRetries, held: 1 })
       })))
 
   it.live("in mid-statement: rolled back, since COMMIT was not sent, and nothing is retried", () =>
@@ -285,7 +286,7 @@ describe("KILL in a transaction", () => {
         yield* fixture.kill(yield* fixture.running("AS inTransaction"))
         expect(yield* Fiber.join(running)).toMatchObject({ _tag: "ConnectionLost", outcome: "rolled back" })
         expect(yield* items).toEqual([])
-        expect((yield* snapshot).retried).toBe(0)
+        expect(yield* snapshot).toMatchObject(noRetries)
       })))
 
   it.live("before COMMIT: rolled back", () =>
@@ -321,7 +322,7 @@ describe("KILL in a transaction", () => {
             yield* proxy.cut
             expect(yield* Fiber.join(running)).toMatchObject({ _tag: "ConnectionLost", outcome: "unknown" })
             expect(yield* items).toEqual([1])
-            expect((yield* snapshot).retried).toBe(0)
+            expect(yield* snapshot).toMatchObject(noRetries)
           })
         )
       }))

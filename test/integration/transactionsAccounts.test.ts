@@ -18,6 +18,7 @@ import * as Recovery from "../../src/Recovery.js"
 import type { TransactionOptions } from "../../src/Transaction.js"
 import { withDb, withSqlite } from "../support/dbFixture.js"
 import { snapshot, valueOf } from "../support/dbQuestions.js"
+import { retriesOf } from "../support/retries.js"
 
 interface Size {
   readonly fibers: number
@@ -171,7 +172,7 @@ const run = (seed: number, { accounts, fibers, onlooker, rounds }: Size) =>
     expect(Number(yield* valueOf(db, "SELECT SUM(balance) FROM accounts"))).toBe(total)
     // what was said to have been committed has been, and nothing else
     const written = Number(yield* valueOf(db, "SELECT COUNT(*) FROM transfers"))
-    return { counts, written, retried: (yield* snapshot).retried }
+    return { counts, written, retried: retriesOf(yield* snapshot) }
   }).pipe(
     Effect.withRandom(Random.make(seed)),
     Effect.tapErrorCause(() => Effect.sync(() => process.stderr.write(`accounts: the seed was ${seed}\n`)))

@@ -52,7 +52,7 @@ describe("BEGIN on a connection that the server has closed meanwhile succeeds on
               yield* Fiber.join(cutting)
               expect(id).not.toBe(first)
               expect(runs).toBe(1)
-              expect(yield* snapshot).toMatchObject({ lost: 1, retried: 1 })
+              expect(yield* snapshot).toMatchObject({ lost: 1, retriedReads: 1 })
             })
           )
         }))

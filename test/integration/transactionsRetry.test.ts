@@ -15,6 +15,7 @@ import * as Recovery from "../../src/Recovery.js"
 import { eventually, withDb } from "../support/dbFixture.js"
 import { connectionId, latch, noWaitErrno, snapshot, valueOf } from "../support/dbQuestions.js"
 import { createLocks, type Lock, opponent } from "../support/deadlocks.js"
+import { noRetries } from "../support/retries.js"
 
 const pool = { poolSize: 4, acquireTimeout: "10 seconds" } as const
 const five = Schedule.recurs(5)
@@ -56,7 +57,7 @@ describe("a deadlock of two fibers", () => {
           )
         yield* Effect.all([run(1, 2), run(2, 1)], { concurrency: 2 })
         expect(attempts).toBe(3)
-        expect((yield* snapshot).retried).toBe(1)
+        expect((yield* snapshot).retriedTransactions).toBe(1)
         expect(yield* db.list("SELECT n FROM locks")).toEqual([0, 0])
       })))
 
@@ -73,7 +74,7 @@ describe("a deadlock of two fibers", () => {
         ], { concurrency: 2 })
         const failures = ends.flatMap((end) => Either.isLeft(end) ? [end.left] : [])
         expect(failures).toMatchObject([{ _tag: "DeadlockError" }])
-        expect((yield* snapshot).retried).toBe(0)
+        expect(yield* snapshot).toMatchObject(noRetries)
         expect((yield* db.list<number>("SELECT n FROM locks")).map(Math.abs)).toEqual([10, 10])
       })))
 })
@@ -125,7 +126,7 @@ describe("a transaction is run again after a deadlock", () => {
           expect(asked).toHaveLength(1)
           expect(["DeadlockError", "TransactionAborted"]).toContain(asked[0])
           expect(yield* items).toEqual([2])
-          expect((yield* snapshot).retried).toBe(1)
+          expect((yield* snapshot).retriedTransactions).toBe(1)
         }))))
   }
 })
@@ -147,7 +148,7 @@ describe("what a retry schedule is asked about", () => {
         const error = yield* Effect.flip(db.transaction(body, { retry: Schedule.recurs(3) }))
         expect(error).toMatchObject({ _tag: "LockTimeoutError", errno: noWaitErrno() })
         expect(runs).toBe(4)
-        expect((yield* snapshot).retried).toBe(3)
+        expect((yield* snapshot).retriedTransactions).toBe(3)
         expect(yield* items).toEqual([])
         // once more, and between two attempts the lock is free
         runs = 0
@@ -294,7 +295,7 @@ describe("what a retry schedule is asked about", () => {
           const exit = yield* Fiber.await(child)
           expect(asked).toEqual([])
           expect(yield* items).toEqual(Exit.isSuccess(exit) ? [1] : [])
-          expect((yield* snapshot).retried).toBe(0)
+          expect(yield* snapshot).toMatchObject(noRetries)
         }))))
   }
 
@@ -373,7 +374,7 @@ describe("an attempt", () => {
         const exit = yield* Fiber.interrupt(running)
         expect(Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)).toBe(true)
         expect(runs).toBe(1)
-        expect((yield* snapshot).retried).toBe(0)
+        expect(yield* snapshot).toMatchObject(noRetries)
         expect(yield* items).toEqual([])
       }))))
 })

@@ -761,7 +761,7 @@ describe("a lost connection", () => {
       Effect.gen(function*() {
         const fiber = yield* Effect.fork(fixture.run("SELECT id"))
         expect(yield* joinAfter(fiber, 1_000)).toBe("2")
-        expect(yield* fixture.pool.snapshot).toMatchObject({ retried: 1, lost: 1 })
+        expect(yield* fixture.pool.snapshot).toMatchObject({ retriedReads: 1, lost: 1, unknownOutcomes: 0 })
       })))
 
   it.effect("under a write: the outcome is unknown, and it is not run again", () =>
@@ -870,7 +870,7 @@ describe("a lost connection", () => {
           expect(yield* isDone(fiber)).toBe(false)
           expect(yield* joinAfter(fiber, 1)).toMatchObject({ _tag: "ConnectionLost" })
           expect(fixture.fake.sent.length).toBe(6)
-          expect((yield* fixture.pool.snapshot).retried).toBe(5)
+          expect(yield* fixture.pool.snapshot).toMatchObject({ retriedReads: 5, unknownOutcomes: 1 })
         })
     ))
 

@@ -18,10 +18,14 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["statements", "internal/sessionState"],
   ["contract", "Driver"],
   ["policies", "PoolConfig", "PoolStats", "Recovery", "internal/spans"],
+  ["times and events", "internal/histogram", "PoolEvents"],
   ["words of the state", "internal/poolModel", "internal/leaseModel"],
   ["state", "internal/poolState"],
   ["lease", "internal/lease"],
   ["work", "internal/maintenance", "internal/poolErrors", "internal/cursorStream"],
+  ["telling", "internal/announcer"],
+  ["counting", "internal/ledger", "internal/changes"],
+  ["reading off", "internal/poolSnapshot"],
   // the public face and what is behind it know each other: the face's types are the contract that the inside keeps
   ["pool", "ConnectionPool", "internal/poolImpl"],
   ["attempts", "internal/attempts", "internal/origin", "internal/watched"],
@@ -242,6 +246,7 @@ describe("without Effect's runtime and without I/O", () => {
   const pure = [
     "internal/poolState",
     "internal/poolModel",
+    "internal/histogram",
     "internal/linkedList",
     "internal/sqlText",
     "internal/builtinFunctions",

@@ -46,7 +46,7 @@ describe("a retry schedule", () => {
         ])
         expect(asked).toEqual([deadlock, deadlock])
         expect(fixture.fake.opened).toEqual(["1"])
-        expect((yield* fixture.pool.snapshot).retried).toBe(2)
+        expect((yield* fixture.pool.snapshot).retriedTransactions).toBe(2)
       })))
 
   it.effect("is Recovery.schedule: five more attempts, each after its share of a delay that doubles", () =>
