@@ -10,7 +10,7 @@
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
@@ -53,6 +53,21 @@ export const watched = (pool: Pool, run: Run): Run => (statement, fiber) => {
   return spanned(name, optionsOf(pool, statement), Effect.suspend(() => heard(pool, run, statement, fiber)))
 }
 
+/** The rows, whose end is told; who reads them may stop or fail by itself, which is no failure of the statement. */
+const heardStream = <A>(rows: Stream.Stream<A, DbError>, fiber: Running, listener: Listener) =>
+  Effect.suspend(() => {
+    const tell = stopwatch(fiber, listener)
+    let failure: Exit.Exit<never, unknown> | undefined
+    const noted = Stream.tapErrorCause(rows, (cause) =>
+      Effect.sync(() => {
+        failure = Exit.failCause(cause)
+      }))
+    return Effect.as(
+      Effect.addFinalizer((exit) => tell(failure ?? (Exit.isInterrupted(exit) ? exit : Exit.void))),
+      noted
+    )
+  })
+
 /** @internal A statement's rows; the pool's listener is told, and a tracer when `spans` says so. */
 export const watchedStream = <A>(
   pool: Pool,
@@ -62,13 +77,11 @@ export const watchedStream = <A>(
 ): Stream.Stream<A, DbError> =>
   Stream.unwrapScoped(Effect.withFiberRuntime((fiber) => {
     const { listener } = pool
-    const timed = listener === undefined
-      ? Effect.void
-      : Effect.suspend(() => Effect.addFinalizer(stopwatch(fiber, listener)))
-    if (!spans || !isTraced(fiber)) return Effect.as(timed, rows)
-    const span = Effect.makeSpanScoped(name, optionsOf(pool, statement))
-    return Effect.zipRight(
-      timed,
-      Effect.map(span, (span) => Stream.provideService(Stream.tapError(rows, failed(span)), Tracer.ParentSpan, span))
+    const timed = listener === undefined ? Effect.succeed(rows) : heardStream(rows, fiber, listener)
+    if (!spans || !isTraced(fiber)) return timed
+    return Effect.flatMap(
+      Effect.makeSpanScoped(name, optionsOf(pool, statement)),
+      (span) =>
+        Effect.map(timed, (rows) => Stream.provideService(Stream.tapError(rows, failed(span)), Tracer.ParentSpan, span))
     )
   }))
