@@ -9,7 +9,8 @@
  * | Name | Type | Unit | Attributes |
  * | --- | --- | --- | --- |
  * | `db.client.connection.count` | UpDownCounter | `{connection}` | `db.client.connection.state`: `idle`, or `used`, which is held or under the pool's own work |
- * | `db.client.connection.idle.max`, `.idle.min`, `.max` | UpDownCounter | `{connection}` | |
+ * | `db.client.connection.limit`, `.idle.max`, `.idle.min` | UpDownCounter | `{connection}` | |
+ * | `db.client.connection.max`, the former name of `.limit` | UpDownCounter | `{connection}` | |
  * | `db.client.connection.pending_requests` | UpDownCounter | `{request}` | |
  * | `db.client.connection.timeouts` | Counter | `{timeout}` | |
  * | `db.client.connection.create_time`, `.wait_time`, `.use_time` | Histogram | `s` | |

@@ -50,8 +50,15 @@ const conventional: ReadonlyArray<NumberMetric> = [
     read: ({ min }) => min
   },
   {
-    name: "db.client.connection.max",
+    name: "db.client.connection.limit",
     description: "The maximum number of open connections allowed.",
+    unit: "{connection}",
+    type: "upDown",
+    read: ({ max }) => max
+  },
+  {
+    name: "db.client.connection.max",
+    description: "The maximum number of open connections allowed; by the name that it had before version 1.45.",
     unit: "{connection}",
     type: "upDown",
     read: ({ max }) => max
