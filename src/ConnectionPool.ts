@@ -89,7 +89,10 @@ export interface Pool {
   readonly unsafePatiently: (effect: Effect.Effect<void>, giveUp: () => void) => Effect.Effect<void>
   /** @internal What spans and metrics say of the database. */
   readonly attributes: Attributes
-  /** @internal Is told of every statement, if anybody wants to know, see `internal/watched`. */
+  /**
+   * @internal Is told of every statement for how many seconds it ran and how it ended, if anybody wants to know, see
+   * `internal/watched`. Must not throw.
+   */
   listener: ((seconds: number, exit: Exit.Exit<unknown, unknown>) => void) | undefined
   /** @internal What was run again is counted. */
   readonly unsafeRetried: (what: Retried) => void

@@ -2,6 +2,10 @@
  * The database as a program sees it: queries that run on the fiber's own connection, explicit connections, sessions,
  * transactions.
  *
+ * With a tracer besides Effect's own, each query has a span `sql.execute` by OpenTelemetry's attributes for databases: its
+ * text with placeholders, never a parameter; when it fails `error.type` (the error's tag) and `db.response.status_code`. Who
+ * is not served a connection at once has a span `sql.acquire` for the wait. Without such a tracer no span is opened.
+ *
  * @since 0.1.0
  */
 import * as Context from "effect/Context"

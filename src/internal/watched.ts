@@ -19,8 +19,7 @@ import type { DbError } from "../DbError.js"
 import type { Result, Statement } from "../Driver.js"
 import { failed, isTraced, spanned } from "./spans.js"
 
-/** @internal Is told of each statement: for how many seconds it ran, and how it ended. Must not throw. */
-export type Listener = (seconds: number, exit: Exit.Exit<unknown, unknown>) => void
+type Listener = NonNullable<Pool["listener"]>
 
 type Running = Fiber.RuntimeFiber<unknown, unknown>
 type Run = (statement: Statement, fiber: Running) => Effect.Effect<Result, DbError>
@@ -44,7 +43,10 @@ const stopwatch = (fiber: Running, listener: Listener): (exit: Exit.Exit<unknown
 export const heard = (pool: Pool, run: Run, statement: Statement, fiber: Running): Effect.Effect<Result, DbError> => {
   const listener = pool.listener
   if (listener === undefined) return run(statement, fiber)
-  return Effect.suspend(() => Effect.onExit(run(statement, fiber), stopwatch(fiber, listener)))
+  return Effect.suspend(() => {
+    const tell = stopwatch(fiber, listener)
+    return Effect.onExit(run(statement, fiber), tell)
+  })
 }
 
 /** @internal What runs statements, with a span for each. */
