@@ -172,7 +172,7 @@ describe("the numbers", () => {
           )
         ])
         const working = yield* Effect.fork(Effect.all([work, work, work, work], { concurrency: 4 }))
-        yield* joinAfter(working, 120_000)
+        yield* joinAfter(working, 10_000)
         const snapshot = yield* pool.snapshot
         const { value } = yield* scrape(name)
         expect(value("effect_sql_pool.connections.created")).toBe(snapshot.created)
