@@ -10,6 +10,7 @@ import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
+import type * as Exit from "effect/Exit"
 import type * as FiberId from "effect/FiberId"
 import * as Runtime from "effect/Runtime"
 import * as Schedule from "effect/Schedule"
@@ -23,6 +24,7 @@ import type { LeaseKind, Origin } from "./internal/leaseModel.js"
 import type { Retried } from "./internal/ledger.js"
 import * as maintenance from "./internal/maintenance.js"
 import { PoolImpl } from "./internal/poolImpl.js"
+import type { Attributes } from "./internal/spans.js"
 import type { PoolConfig } from "./PoolConfig.js"
 import type { PoolEvent } from "./PoolEvents.js"
 import type { Holder, PoolCounters, PoolSnapshot } from "./PoolStats.js"
@@ -85,6 +87,13 @@ export interface Pool {
   readonly unsafeSuspect: (lease: Lease) => boolean
   /** @internal Waits as long as a cancel may take, then gives up. */
   readonly unsafePatiently: (effect: Effect.Effect<void>, giveUp: () => void) => Effect.Effect<void>
+  /** @internal What spans and metrics say of the database. */
+  readonly attributes: Attributes
+  /**
+   * @internal Is told of every statement for how many seconds it ran and how it ended, if anybody wants to know, see
+   * `internal/watched`. Must not throw.
+   */
+  listener: ((seconds: number, exit: Exit.Exit<unknown, unknown>) => void) | undefined
   /** @internal What was run again is counted. */
   readonly unsafeRetried: (what: Retried) => void
   /** @internal The program is told of the failure. */

@@ -2,6 +2,10 @@
  * The database as a program sees it: queries that run on the fiber's own connection, explicit connections, sessions,
  * transactions.
  *
+ * With a tracer besides Effect's own, each query has a span `sql.execute` by OpenTelemetry's attributes for databases: its
+ * text with placeholders, never a parameter; when it fails `error.type` (the error's tag) and `db.response.status_code`. Who
+ * is not served a connection at once has a span `sql.acquire` for the wait. Without such a tracer no span is opened.
+ *
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
@@ -16,6 +20,7 @@ import type { AcquireError, ConnectionLost, DbError } from "./DbError.js"
 import type { SessionState } from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
 import { callsFor } from "./internal/origin.js"
+import { watched, watchedStream } from "./internal/watched.js"
 import * as PoolConfig from "./PoolConfig.js"
 import * as Queries from "./Queries.js"
 import * as Transaction from "./Transaction.js"
@@ -101,7 +106,12 @@ export const make = (pool: Pool): DbService => {
   const connection = DbConnection.make(fibers)
   const calls = callsFor(pool.config.leakDetectionThreshold)
   return {
-    ...Queries.make({ driver: pool.driver, run: fibers.unsafeRun, stream: fibers.stream, calls }),
+    ...Queries.make({
+      driver: pool.driver,
+      run: watched(pool, fibers.unsafeRun),
+      stream: (statement) => watchedStream(pool, statement, fibers.stream(statement), true),
+      calls
+    }),
     get connection() {
       return calls.effect("db.connection", connection)
     },

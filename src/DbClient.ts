@@ -49,6 +49,7 @@ import type * as Driver from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
 import { callsFor } from "./internal/origin.js"
 import { untraced } from "./internal/untraced.js"
+import { heard, watchedStream } from "./internal/watched.js"
 import * as Queries from "./Queries.js"
 import * as Transaction from "./Transaction.js"
 
@@ -154,7 +155,12 @@ class ClientConnection implements Connection {
       Effect.suspend(() => this.#statement(sql, params, false)),
       (statement) =>
         Stream.mapChunks(
-          this.place === undefined ? this.fibers.stream(statement) : this.fibers.streamAt(this.place, statement),
+          watchedStream(
+            this.fibers.pool,
+            statement,
+            this.place === undefined ? this.fibers.stream(statement) : this.fibers.streamAt(this.place, statement),
+            false
+          ),
           (chunk) => {
             const records = Chunk.map(chunk, ({ columns, row }) => Queries.toRecord(columns, row))
             return transformRows === undefined
@@ -186,12 +192,15 @@ class ClientConnection implements Connection {
     return Effect.withFiberRuntime((fiber) => {
       const statement = this.#statement(sql, params, unprepared)
       if (Either.isLeft(statement)) return Effect.fail(notExecuted(statement.left))
-      const ran = this.place === undefined
-        ? this.fibers.unsafeRun(statement.right, fiber, shape)
-        : this.fibers.unsafeRunAt(this.place, statement.right, fiber, shape)
+      const ran = heard(this.fibers.pool, this.#send, statement.right, fiber, shape)
       return Effect.catchAllCause(ran, (cause) => Effect.failCause(Cause.map(cause, toSqlError)))
     })
   }
+
+  readonly #send: FiberConnection.FiberConnection["unsafeRun"] = (statement, fiber, shape) =>
+    this.place === undefined
+      ? this.fibers.unsafeRun(statement, fiber, shape)
+      : this.fibers.unsafeRunAt(this.place, statement, fiber, shape)
 
   #header(result: Driver.Result): object {
     return headerOf(result, this.fibers.pool.driver.dialect)
@@ -254,16 +263,9 @@ const makeWithTransaction = (
   )
 
 const attributesOf = (
-  { driver }: Pool,
+  { attributes }: Pool,
   { spanAttributes = {} }: ClientOptions
-): ReadonlyArray<readonly [string, unknown]> => [
-  ...Object.entries(spanAttributes),
-  ["db.system.name", driver.dialect],
-  ...(driver.address === undefined
-    ? []
-    : [["server.address", driver.address.host], ["server.port", driver.address.port]] as const),
-  ...(driver.namespace === undefined ? [] : [["db.namespace", driver.namespace]] as const)
-]
+): ReadonlyArray<readonly [string, unknown]> => [...Object.entries(spanAttributes), ...Object.entries(attributes)]
 
 /**
  * The client on a pool. Several on one pool share its connections, sessions and transactions.

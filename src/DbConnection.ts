@@ -8,6 +8,7 @@ import type * as Scope from "effect/Scope"
 import type { AcquireError } from "./DbError.js"
 import type { FiberConnection } from "./FiberConnection.js"
 import type { Lease } from "./internal/lease.js"
+import { watched, watchedStream } from "./internal/watched.js"
 import * as Queries from "./Queries.js"
 
 /**
@@ -30,12 +31,13 @@ export interface DbConnection extends Queries.Queries {
 
 /** @internal */
 export const fromLease = (fibers: FiberConnection, lease: Lease): DbConnection => {
+  const { pool } = fibers
   const place = { lease, transaction: undefined }
   return {
     ...Queries.make({
-      driver: fibers.pool.driver,
-      run: (statement, fiber, shape) => fibers.unsafeRunAt(place, statement, fiber, shape),
-      stream: (statement) => fibers.streamAt(place, statement)
+      driver: pool.driver,
+      run: watched(pool, (statement, fiber, shape) => fibers.unsafeRunAt(place, statement, fiber, shape)),
+      stream: (statement) => watchedStream(pool, statement, fibers.streamAt(place, statement), true)
     }),
     id: lease.connection?.id ?? "",
     release: Effect.sync(() => lease.release("connection.release")),

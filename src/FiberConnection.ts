@@ -29,6 +29,7 @@ import { Lease } from "./internal/lease.js"
 import { type Origin, outside, type Turn } from "./internal/leaseModel.js"
 import { originOf } from "./internal/origin.js"
 import { analyze } from "./internal/sessionState.js"
+import { isTraced } from "./internal/spans.js"
 import type { Section, Whole } from "./internal/turns.js"
 import { LongLived, StatementLimit } from "./PoolConfig.js"
 
@@ -228,8 +229,8 @@ class FiberConnectionImpl implements FiberConnection {
     const turn = limit === undefined ? outside : { section: undefined, limit }
     const onFailure = (error: DbError): Effect.Effect<A, E> => failed(lease, error)
     const onSuccess = (): Effect.Effect<A, DbError | E> => this.#runOn(lease, statement, turn, shape, onFailure)
-    // what the connection has done is asked before the statement is run
-    return lease.state._tag === "Waiting" && statement.traits.readsPrevious
+    // what the connection has done is asked before the statement is run, and a tracer sees the wait
+    return lease.state._tag === "Waiting" && (statement.traits.readsPrevious || isTraced(fiber))
       ? Effect.matchEffect(lease.granted(), { onFailure, onSuccess })
       : onSuccess()
   }

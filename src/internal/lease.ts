@@ -40,6 +40,7 @@ import {
 } from "./leaseModel.js"
 import type { Node } from "./linkedList.js"
 import type { Condition, Member, Slot, Waiter } from "./poolModel.js"
+import { type Attributes, isTraced, spanned } from "./spans.js"
 import { type Section, Turns, type Waiting } from "./turns.js"
 
 /** @internal The times, in milliseconds, that a lease keeps. */
@@ -73,6 +74,9 @@ export interface LeaseHost {
   /** The program is told of the failure. */
   readonly told: (error: DbError) => void
   readonly limits: Limits
+  /** What a span says of the database, and of the pool. */
+  readonly attributes: Attributes
+  readonly config: { readonly name: string }
   /** Calls back after the time, unless what it returns is called first. */
   readonly after: (millis: number, then: () => void) => () => void
   /** Waits as long as a cancel may take, then gives up. */
@@ -241,8 +245,23 @@ export class Lease {
     if (this.state._tag === "Ready") this.#next()
   }
 
-  /** Completes when the connection is granted. Interruption leaves the queue; what was granted stays with the lease. */
+  /**
+   * Completes when the connection is granted. Interruption leaves the queue; what was granted stays with the lease. Only who
+   * is not served at once comes here, so that a tracer sees the waits.
+   */
   granted(): Effect.Effect<void, AcquireError> {
+    return Effect.withFiberRuntime((fiber) => {
+      if (!isTraced(fiber)) return this.#granted()
+      const { attributes, config: { name } } = this.host
+      const options = {
+        attributes: { ...attributes, "db.client.connection.pool.name": name },
+        captureStackTrace: false
+      }
+      return spanned("sql.acquire", options, this.#granted())
+    })
+  }
+
+  #granted(): Effect.Effect<void, AcquireError> {
     return Effect.async<void, AcquireError>((resume) => {
       if (this.state._tag === "Waiting") this.#notify = resume
       else if (this.state._tag === "Ended" && this.state.end._tag === "Refused") resume(Exit.fail(this.state.end.error))

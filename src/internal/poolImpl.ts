@@ -37,6 +37,7 @@ import { describe, refusal } from "./poolErrors.js"
 import type { Action, Member } from "./poolModel.js"
 import { countsOf, holdersOf, snapshotOf } from "./poolSnapshot.js"
 import { PoolState } from "./poolState.js"
+import { type Attributes, databaseAttributes } from "./spans.js"
 import { Timers } from "./timers.js"
 
 /** Milliseconds after which a connect that is under way is no reason any more to leave a fiber what it does not use. */
@@ -46,6 +47,8 @@ const restOf: Record<Affinity, Rest> = { soft: "lend", strict: "keep", statement
 
 /** @internal */
 export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
+  readonly attributes: Attributes
+  listener: Pool["listener"] = undefined
   readonly #ledger: Ledger
   readonly #state: PoolState<Connection, Lease>
   readonly #timers: Timers
@@ -69,6 +72,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     readonly connects: Schedule.ScheduleDriver<unknown, ConnectFailure>,
     readonly announcer: Announcer
   ) {
+    this.attributes = databaseAttributes(driver)
     this.#ledger = new Ledger(config.name, announcer)
     this.#timers = new Timers(this.now, (millis, then) => {
       const fiber = this.fork(Effect.zipRight(Effect.sleep(millis), Effect.sync(then)))

@@ -1,17 +1,14 @@
 /**
- * Statements of `@effect/sql` that open their span only when somebody looks. Effect's own tracer keeps a span for as long as
- * the statement and then forgets it, at a price above that of the statement.
+ * Statements of `@effect/sql` that open their span only when somebody looks.
  *
  * @internal
  */
 import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
-import * as Context from "effect/Context"
-import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
-import * as Tracer from "effect/Tracer"
+import { isTraced } from "./spans.js"
 
 type Use<A, E> = (connection: Connection, sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<A, E>
 
@@ -32,11 +29,9 @@ type TracedClass = new(
   transformRows: unknown
 ) => Traced
 
-const native = Context.get(DefaultServices.liveServices, Tracer.Tracer)
-
 /** Whether somebody sees the statement's span: a tracer besides Effect's own, or what transforms statements. */
 const isSeen = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =>
-  fiber.currentTracer !== native || fiber.getFiberRef(Statement.currentTransformer)._tag === "Some"
+  isTraced(fiber) || fiber.getFiberRef(Statement.currentTransformer)._tag === "Some"
 
 /** @internal The constructor, whose statements do without a span that nobody sees; then they run on this connection. */
 export const untraced = (constructor: Statement.Constructor, connection: Connection): Statement.Constructor => {

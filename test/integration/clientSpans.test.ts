@@ -3,83 +3,23 @@ import * as Reactivity from "@effect/experimental/Reactivity"
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as SqlStatement from "@effect/sql/Statement"
 import { describe, expect, it } from "@effect/vitest"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
-import * as Tracer from "effect/Tracer"
 import { inspect } from "node:util"
 import * as ConnectionPool from "../../src/ConnectionPool.js"
 import * as Db from "../../src/Db.js"
 import * as DbClient from "../../src/DbClient.js"
 import { dialects, failure, withDialect } from "../support/bothDatabases.js"
 import { withDb } from "../support/dbFixture.js"
+import * as Recording from "../support/recording.js"
 
-interface Recorded {
-  readonly name: string
-  readonly kind: string
-  readonly parent: string | undefined
-  readonly attributes: Readonly<Record<string, unknown>>
-  readonly events: ReadonlyArray<string>
-  readonly succeeded: boolean
-  /** What exporters make of a failure. */
-  readonly error: string
-}
-
-/** The spans of the effect that have ended, in the order of their ends. */
+/** The spans of the client; whether there was a wait for a connection is none of its business. */
 const recording = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.suspend(() => {
-    const spans: Array<Recorded> = []
-    const tracer = Tracer.make({
-      span: (name, parent, context, links, startTime, kind) => {
-        const attributes: Record<string, unknown> = {}
-        const events: Array<string> = []
-        let status: Tracer.SpanStatus = { _tag: "Started", startTime }
-        const span: Tracer.Span = {
-          _tag: "Span",
-          name,
-          spanId: String(spans.length),
-          traceId: "trace",
-          parent,
-          context,
-          get status() {
-            return status
-          },
-          attributes: new Map(),
-          links,
-          sampled: true,
-          kind,
-          attribute: (key, value) => {
-            attributes[key] = value
-          },
-          event: (event) => {
-            events.push(event)
-          },
-          addLinks: () => undefined,
-          end: (endTime, exit) => {
-            status = { _tag: "Ended", startTime, endTime, exit }
-            const above = Option.getOrUndefined(parent)
-            spans.push({
-              name,
-              kind,
-              parent: above?._tag === "Span" ? above.name : undefined,
-              attributes,
-              events,
-              succeeded: Exit.isSuccess(exit),
-              error: Exit.isSuccess(exit) ? "" : Cause.pretty(exit.cause, { renderErrorCause: true })
-            })
-          }
-        }
-        return span
-      },
-      context: (run) => run()
-    })
-    return Effect.map(Effect.exit(Effect.withTracer(effect, tracer)), () => spans)
-  })
+  Effect.map(Recording.recording(effect), (spans) => spans.filter(({ name }) => name !== "sql.acquire"))
 
-const transactions = (spans: ReadonlyArray<Recorded>) => spans.filter(({ name }) => name === "sql.transaction")
+const transactions = (spans: ReadonlyArray<Recording.Recorded>) =>
+  spans.filter(({ name }) => name === "sql.transaction")
 
 describe("a statement's span", () => {
   it.live("says which database it is, what is done and by which text", () =>
@@ -121,6 +61,27 @@ describe("a statement's span", () => {
           events: ["db.transaction.commit"],
           succeeded: true,
           error: ""
+        })
+      })))
+
+  it.live("is the same whether the client runs it or db, but for the name of the client's method", () =>
+    withDb({}, (fixture) =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const db = yield* Db.Db
+        const runs: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+          sql`SELECT ${1} AS one`,
+          db.value("SELECT ? AS one", [1]),
+          Stream.runDrain(db.stream("SELECT ? AS one", [1]))
+        ]
+        const [[client] = [], ...others] = yield* Effect.forEach(runs, recording)
+        const { "db.operation.name": _, ...attributes } = client?.attributes ?? {}
+        expect(others).toEqual([[{ ...client, attributes }], [{ ...client, attributes }]])
+        const [failing] = yield* recording(db.execute("SELECT * FROM nowhere"))
+        expect(failing?.attributes).toMatchObject({
+          "db.namespace": fixture.database,
+          "error.type": "SqlSyntaxError",
+          "db.response.status_code": "1146"
         })
       })))
 

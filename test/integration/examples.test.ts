@@ -31,6 +31,14 @@ const shows: Readonly<Record<string, ReadonlyArray<string>>> = {
     "in a transaction                   100 of 100  right",
     "SERIALIZABLE, with retry           100 of 100"
   ],
+  "observability.ts": [
+    "db_client_connection_limit{unit=\"{connection}\",db_client_connection_pool_name=\"shop\"} 2",
+    "error_type=\"UniqueViolation\"",
+    "7 of order",
+    "8 of sql.execute",
+    " of sql.acquire",
+    " of 2 idle, 0 in a transaction"
+  ],
   "options.ts": ["0 of at most 20 connections are open"],
   "scoped-connection.ts": ["picked 1 and 2", "no such table: picked"],
   "several-databases.ts": ["answers of the three: 1, 2, 3"],

@@ -7,6 +7,8 @@ import { expect, it } from "@effect/vitest"
 import { Context, DefaultServices, Effect, Tracer } from "effect"
 import { vi } from "vitest"
 import * as DbClient from "../../src/DbClient.js"
+import { watched } from "../../src/internal/watched.js"
+import * as FakeDriver from "../support/fakeDriver.js"
 import { withPool } from "../support/poolFixture.js"
 
 it.effect("a hundred statements of one fiber fork nothing, start no timer and open no span", () =>
@@ -39,6 +41,18 @@ it.effect("a hundred statements of one fiber fork nothing, start no timer and op
         Effect.withTracer(tracer)
       )
       expect(counted).toEqual({ forks: 1, spans: 1 })
+    })))
+
+it.effect("a statement that nobody watches is run as it is", () =>
+  withPool({ poolSize: 1 }, ({ pool }) =>
+    Effect.withFiberRuntime<void>((fiber) => {
+      const effect = Effect.never
+      const run = watched(pool, () => effect)
+      const statement = FakeDriver.statement("SELECT id")
+      expect(run(statement, fiber)).toBe(effect)
+      pool.listener = () => undefined
+      expect(run(statement, fiber)).not.toBe(effect)
+      return Effect.void
     })))
 
 it.effect("a statement of the client opens its span only when somebody sees it", () =>

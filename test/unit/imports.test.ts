@@ -12,14 +12,14 @@ const root = fileURLToPath(new URL("../../src/", import.meta.url))
  */
 const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<string>]> = [
   ["errors", "DbError"],
-  ["text", "internal/sqlText", "internal/linkedList", "internal/awaiting"],
+  ["text", "internal/sqlText", "internal/linkedList", "internal/awaiting", "internal/pulled"],
   ["turns", "internal/turns", "internal/timers"],
   ["functions", "internal/builtinFunctions"],
   ["statements", "internal/sessionState"],
   ["contract", "Driver"],
-  ["policies", "PoolConfig", "PoolStats", "Recovery"],
+  ["policies", "PoolConfig", "PoolStats", "Recovery", "internal/spans"],
   ["times and events", "internal/histogram", "PoolEvents"],
-  ["words of the state", "internal/poolModel", "internal/leaseModel"],
+  ["words of the state", "internal/metricTable", "internal/poolModel", "internal/leaseModel"],
   ["state", "internal/poolState"],
   ["lease", "internal/lease"],
   ["work", "internal/maintenance", "internal/poolErrors", "internal/cursorStream"],
@@ -28,8 +28,8 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["reading off", "internal/poolSnapshot"],
   // the public face and what is behind it know each other: the face's types are the contract that the inside keeps
   ["pool", "ConnectionPool", "internal/poolImpl"],
-  ["attempts", "internal/attempts", "internal/origin"],
-  ["affinity", "FiberConnection"],
+  ["attempts", "internal/attempts", "internal/origin", "internal/watched"],
+  ["affinity", "FiberConnection", "PoolMetrics"],
   ["queries", "Queries", "internal/untraced"],
   ["database parts", "Transaction", "DbConnection"],
   ["database", "Db", "DbClient"],
