@@ -163,7 +163,7 @@ const saying = (event: PoolEvent): string => {
     case "Closed":
       return `connection ${event.connection} closed (${event.reason}) at the age of ${duration(event.ageMillis)}`
     case "Lost":
-      return `connection ${event.connection} lost: ${event.reason}`
+      return `connection ${event.connection} lost: ${event.reason.replace(/^The connection was lost: /, "")}`
     case "Recovered":
       return `recovered after ${duration(event.downMillis)} and ${count(event.failures, "failed connect")}`
     case "TakenBack":

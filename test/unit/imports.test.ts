@@ -39,6 +39,8 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["database", "Db", "DbClient"],
   ["drivers", "MysqlDriver", "SqliteDriver"],
   ["layer", "DbLayer"],
+  ["load", "internal/monitorLoad"],
+  ["command", "internal/cli"],
   ["public", "index"]
 ]
 
