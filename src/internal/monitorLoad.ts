@@ -31,8 +31,11 @@ const makeKinds = (pool: Pool) => {
 
   /** A statement, then something else: its connection is idle and clean, and serves others meanwhile. */
   const reader = Effect.zipRight(ask(0.01), pause(20, 200))
-  const transaction = (from: number, to: number) =>
-    db.transaction(Effect.zipRight(ask(0.005), Effect.zipRight(pause(from, to), ask(0.005))), { readOnly: true })
+  const transaction = (from: number, to: number) => {
+    const work = Effect.zipRight(ask(0.005), Effect.zipRight(pause(from, to), ask(0.005)))
+    // SQLite lets one transaction write at a time, and one that only reads leaves its connection with its fiber
+    return server ? db.transaction(work, { readOnly: true }) : db.session(work)
+  }
   const worker = Effect.zipRight(transaction(20, 300), pause(50, 400))
   const session = Effect.zipRight(
     db.session(Effect.zipRight(db.execute(leave), pause(300, 1_500))),
