@@ -67,6 +67,7 @@ const often = (event: PoolEvent): string | undefined => {
     case "Closed":
       return `Closed ${event.reason}`
     case "Opened":
+    case "Lost":
     case "TakenBack":
     case "ConnectFailed":
     case "Exhausted":

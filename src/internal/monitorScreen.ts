@@ -56,6 +56,8 @@ export class Screen {
   readonly #write: (text: string | Uint8Array) => boolean
   readonly #draw: ReturnType<typeof createLogUpdate>
   #lines: ReadonlyArray<string> = []
+  /** Between Ctrl-Z and going on: nothing is drawn. */
+  #suspends = false
   #ends: ReadonlyArray<() => void> = []
 
   /** `changed` is called when the terminal has another size, or may have lost what was drawn. */
@@ -65,13 +67,16 @@ export class Screen {
     this.#draw = createLogUpdate(this.#behind() as never, { showCursor: true })
     const streams = new Set([output, process.stdout, process.stderr] as unknown as ReadonlyArray<Writable>)
     const resized = () => this.#resized()
+    const suspended = () => this.#suspended()
     const continued = () => this.#continued()
     output.on?.("resize", resized)
+    process.on("SIGTSTP", suspended)
     process.on("SIGCONT", continued)
     this.#ends = [
       ...[...streams].filter(({ isTTY }) => isTTY === true).map((stream) => this.#liftAbove(stream)),
       onExit(() => this.close()),
       () => output.off?.("resize", resized),
+      () => process.off("SIGTSTP", suspended),
       () => process.off("SIGCONT", continued)
     ]
   }
@@ -87,6 +92,7 @@ export class Screen {
 
   /** Draws these lines instead of the ones before. */
   show(lines: ReadonlyArray<string>): void {
+    if (this.#suspends) return
     // log-update's patch of the difference is for frames of one height
     if (lines.length !== this.#lines.length) this.#erase()
     this.#lines = lines
@@ -160,10 +166,20 @@ export class Screen {
     this.changed()
   }
 
-  /** The shell has written below while the program was stopped: what was drawn is not where it was. */
+  /** Ctrl-Z: the shell shall find its terminal clean; then what would have happened without a listener. */
+  #suspended(): void {
+    this.#erase()
+    this.#suspends = true
+    process.kill(process.pid, "SIGSTOP")
+  }
+
+  /** Stopped otherwise, what was drawn stays, and the shell has written below: it is not where it was. */
   #continued(): void {
-    this.#lines = []
-    this.#draw.done()
+    if (!this.#suspends) {
+      this.#lines = []
+      this.#draw.done()
+    }
+    this.#suspends = false
     this.changed()
   }
 }

@@ -138,6 +138,10 @@ const inOneLine = ({ snapshot, trend }: Watched, columns: number, colors: Colors
   return `${name} ${bar(snapshot, third, colors)}${" ".repeat(third - used)} ${rest}`
 }
 
+/** By what and where something was acquired; frames without a place say nothing. */
+const originText = (origin: string): string =>
+  oneLine(origin.split("\n").filter((frame) => !frame.endsWith("(<anonymous>)")).join("\n"))
+
 /** The beginning of a line in a list: how long ago, and of several pools which. */
 const head = (millis: number, pool: string): string => `${fitRight(duration(millis), 12)}  ${pool}`
 
@@ -148,7 +152,7 @@ const holderLine = (holder: Holder, pool: string, colors: Colors): string => {
     ...(holder.session === "clean" ? [] : [holder.session]),
     ...(holder.running ? ["running"] : [])
   ].join(", ")
-  const origin = Option.match(holder.origin, { onNone: () => "", onSome: (text) => `  ${oneLine(text)}` })
+  const origin = Option.match(holder.origin, { onNone: () => "", onSome: (text) => `  ${originText(text)}` })
   const fiber = colors.cyan(fit(clean(holder.fiber), 8))
   return `${head(holder.heldMillis, pool)}${fiber} ${clean(what)}${colors.dim(origin)}`
 }
@@ -172,7 +176,7 @@ const saying = (event: PoolEvent): string => {
       return `exhausted: all ${event.max} connections in use, ${event.waiting} waiting`
     case "LeakSuspected":
       return `leak suspected: ${event.fiber} has held connection ${event.connection} for ${duration(event.heldMillis)}`
-        + Option.match(event.origin, { onNone: () => "", onSome: (origin) => `, ${oneLine(origin)}` })
+        + Option.match(event.origin, { onNone: () => "", onSome: (origin) => `, ${originText(origin)}` })
   }
 }
 

@@ -186,7 +186,7 @@ Events
         fiber: "#2",
         heldMillis: 5_000,
         holding: "an explicit connection",
-        origin: Option.some("db.connection\n    at f (a.ts:1:1)")
+        origin: Option.some("db.connection\n    at Generator.next (<anonymous>)\n    at f (a.ts:1:1)")
       })
     ]
     const of = { ...view([watched()]), events: all.map((event, at) => ({ event, times: at === 5 ? 1_234 : 1 })) }
