@@ -626,3 +626,6 @@ export const find = (error: unknown): DbError | undefined => {
   }
   return undefined
 }
+
+/** @internal How a connection broke, whatever became of what ran on it. */
+export const lossText = (error: DbError): string => error._tag === "ConnectionLost" ? error.reason : error.message

@@ -100,7 +100,7 @@ export const PoolEvent = Data.taggedEnum<PoolEvent>()
 export const format: (event: PoolEvent) => string = PoolEvent.$match({
   Opened: ({ connectMillis, connection, pool }) =>
     `Pool ${pool} opened connection ${connection} in ${connectMillis} ms`,
-  ConnectFailed: ({ error, pool }) => `Pool ${pool} could not connect: ${error.message}`,
+  ConnectFailed: ({ error, pool }) => `Pool ${pool}: ${error.message}`,
   Recovered: ({ downMillis, failures, pool }) =>
     `Pool ${pool} connects again, after ${failures} failed ${
       failures === 1 ? "connect" : "connects"

@@ -6,8 +6,10 @@
  *
  * @internal
  */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
 import type * as LogLevel from "effect/LogLevel"
 import * as Mailbox from "effect/Mailbox"
 import * as Option from "effect/Option"
@@ -57,7 +59,9 @@ export class Announcer {
   #readers: Set<Mailbox.Mailbox<PoolEvent>> | undefined
   #watchers: Set<Mailbox.Mailbox<void>> | undefined
   #unlogged: Array<PoolEvent> = []
-  #ended = false
+  #isEnded = false
+  /** Done when nothing will happen any more. */
+  readonly ended = Deferred.unsafeMake<void>(FiberId.none)
 
   constructor(
     readonly logged: ReadonlySet<Tag>,
@@ -87,7 +91,8 @@ export class Announcer {
 
   /** Nothing will happen any more: streams end when they have told what there is. */
   end(): void {
-    this.#ended = true
+    this.#isEnded = true
+    Deferred.unsafeDone(this.ended, Exit.void)
     for (const mailbox of [...this.#readers ?? [], ...this.#watchers ?? []]) mailbox.unsafeDone(Exit.void)
   }
 
@@ -122,8 +127,8 @@ export class Announcer {
     return Effect.acquireRelease(
       Effect.tap(Mailbox.make<A>({ capacity, strategy: "sliding" }), (mailbox) =>
         Effect.sync(() => {
-          if (this.#ended) mailbox.unsafeDone(Exit.void)
-          else all().add(mailbox)
+          all().add(mailbox)
+          if (this.#isEnded) mailbox.unsafeDone(Exit.void)
         })),
       (mailbox) =>
         Effect.sync(() => {

@@ -4,9 +4,9 @@
  * @internal
  */
 import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Mailbox from "effect/Mailbox"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { PoolSnapshot } from "../PoolStats.js"
@@ -15,6 +15,7 @@ import type { Announcer } from "./announcer.js"
 /** What became of the snapshot before. */
 type Last =
   | { readonly _tag: "None" }
+  /** While somebody waits the next one is due without a change: they wait longer by themselves. */
   | { readonly _tag: "Taken"; readonly at: number; readonly somebodyWaits: boolean }
   | { readonly _tag: "Final" }
 
@@ -39,21 +40,13 @@ export const changes = (
       }))
     return Stream.unfoldEffect<Last, PoolSnapshot, never, never>({ _tag: "None" }, (last) => {
       if (last._tag === "Final") return Effect.succeed(Option.none())
-      return last._tag === "None" ? take : Effect.zipRight(untilDue(changed, last, millis), take)
+      if (last._tag === "None") return take
+      const due = Effect.raceFirst(untilDue(last, millis), Deferred.await(announcer.ended))
+      return Effect.zipRight(Effect.zipRight(due, last.somebodyWaits ? Effect.void : changed.takeAll), take)
     })
   }))
 }
 
-/** The rest of the interval, which the pool's end cuts short, and then the next change; how long they wait changes by itself. */
-const untilDue = (
-  changed: Mailbox.ReadonlyMailbox<void>,
-  { at, somebodyWaits }: Last & { readonly _tag: "Taken" },
-  millis: number
-): Effect.Effect<void> =>
-  Effect.zipRight(
-    Effect.flatMap(
-      Clock.currentTimeMillis,
-      (now) => Effect.raceFirst(Effect.sleep(Math.max(0, at + millis - now)), changed.await)
-    ),
-    somebodyWaits ? Effect.void : Effect.asVoid(changed.takeAll)
-  )
+/** The rest of the interval. */
+const untilDue = ({ at }: { readonly at: number }, millis: number): Effect.Effect<void> =>
+  Effect.flatMap(Clock.currentTimeMillis, (now) => Effect.sleep(Math.max(0, at + millis - now)))

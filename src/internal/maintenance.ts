@@ -11,7 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
-import { type ConnectFailure, ConnectionError, type DbError } from "../DbError.js"
+import { type ConnectFailure, ConnectionError, type DbError, lossText } from "../DbError.js"
 import type { Connection, Driver } from "../Driver.js"
 import type { PoolConfig } from "../PoolConfig.js"
 import type { PoolCounters } from "../PoolStats.js"
@@ -110,7 +110,7 @@ const whyBroken = (exit: Exit.Exit<boolean, DbError>, work: Work, timeout: numbe
       ? `closed after its ${what}`
       : `no answer to a ${what} within ${timeout} ms`
   }
-  return exit.cause._tag === "Fail" ? exit.cause.error.message : `defect in the driver: ${firstLine(exit.cause)}`
+  return exit.cause._tag === "Fail" ? lossText(exit.cause.error) : `defect in the driver: ${firstLine(exit.cause)}`
 }
 
 const firstLine = (cause: Cause.Cause<unknown>): string | undefined => Cause.pretty(cause).split("\n", 1)[0]

@@ -19,6 +19,7 @@ import {
   type AcquireError,
   type ConnectFailure,
   InvalidConfig,
+  lossText,
   PoolClosed,
   type PoolCounts,
   TooManyWaiters
@@ -214,7 +215,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     if (why === "lost" && slot.state._tag === "Held") {
       const { lease, member } = slot.state
       const end = lease.state._tag === "Ended" ? lease.state.end : undefined
-      this.#loss(member.connection, end?._tag === "Lost" ? end.error.message : "it was closed")
+      this.#loss(member.connection, end?._tag === "Lost" ? lossText(end.error) : "it was closed")
     }
     this.#do(this.#state.discard(slot, why, this.now()))
   }
@@ -258,7 +259,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     this.#ledger.opened(connection.id, slot.state._tag === "Opening" ? now - slot.state.since : 0, now)
     connection.onLost((error) => {
       if (slot.state._tag === "Held") slot.state.lease.lost(error)
-      this.#loss(connection, error.message)
+      this.#loss(connection, lossText(error))
       this.#do(this.#state.discard(slot, "lost", this.now()))
     })
     this.#do(this.#state.opened(slot, connection, expiresAt, this.now()))
@@ -301,7 +302,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     }
   }
 
-  readonly housekeeping = (): void => this.#do(this.#state.housekeeping(this.now()))
+  readonly housekeeping = (): void => this.#doIfAny(this.#state.housekeeping(this.now()))
 
   // --- inside ------------------------------------------------------------------------------------------------------
 
@@ -309,6 +310,11 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   #loss(connection: Connection, reason: string): void {
     this.#ledger.lost(connection.id, reason, this.now())
     this.#state.suspectAll()
+  }
+
+  /** After a moment that may change nothing. */
+  #doIfAny(actions: ReadonlyArray<Action<Connection, Lease>>): void {
+    if (actions.length > 0) this.#do(actions)
   }
 
   #do(actions: ReadonlyArray<Action<Connection, Lease>>): void {
@@ -408,7 +414,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     this.#failing = true
     this.#backOff?.unsafeInterruptAsFork(FiberId.none)
     this.#backOff = this.fork(Effect.matchCause(wait, {
-      onSuccess: () => this.#do(this.#state.connectorReady(this.now())),
+      onSuccess: () => this.#doIfAny(this.#state.connectorReady(this.now())),
       // a schedule that ends, and one that dies; an interrupted one has been replaced
       onFailure: (cause) => {
         if (Cause.isInterruptedOnly(cause)) return
@@ -424,7 +430,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     const ring = Effect.sync(() => {
       this.#alarm = undefined
       const now = this.now()
-      this.#do(this.#state.expire(now))
+      this.#doIfAny(this.#state.expire(now))
       const next = this.#state.nextDeadline(now)
       if (next !== undefined) this.#setAlarm(next)
     })

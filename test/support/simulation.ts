@@ -4,7 +4,7 @@
  * The same seed gives the same run; another seed, or another number of operations before a fiber yields, gives other
  * interleavings. Nothing here waits for real time.
  */
-import { Clock, Duration, Effect, Exit, type Fiber, Random, type Scheduler } from "effect"
+import { Clock, Duration, Effect, Exit, type Fiber, Logger, LogLevel, Random, type Scheduler } from "effect"
 import { awaiting } from "../../src/internal/awaiting.js"
 
 /** Marsaglia's xorshift: small, fast, and the same everywhere. */
@@ -100,15 +100,24 @@ class World implements Scheduler.Scheduler {
 
 /**
  * Runs the program to its end in a world of its own. Throws when it fails, when nothing can go on any more, or when it leaves
- * somebody asleep.
+ * somebody asleep. Nothing is logged.
  */
 export const simulate = <A, E>(
-  options: { readonly seed: number; readonly maxOpsBeforeYield: number },
+  options: {
+    readonly seed: number
+    readonly maxOpsBeforeYield: number
+    /** Looks on after every step. */
+    readonly afterStep?: (() => void) | undefined
+  },
   program: Effect.Effect<A, E>
 ): A => {
   const world = new World(options.seed, options.maxOpsBeforeYield)
   const fiber = Effect.runFork(
-    program.pipe(Effect.withClock(world.clock), Effect.withRandom(Random.make(options.seed))),
+    program.pipe(
+      Effect.withClock(world.clock),
+      Effect.withRandom(Random.make(options.seed)),
+      Logger.withMinimumLogLevel(LogLevel.None)
+    ),
     { scheduler: world }
   )
   let exit: Exit.Exit<A, E> | undefined
@@ -118,6 +127,7 @@ export const simulate = <A, E>(
   for (let steps = 0; exit === undefined; steps++) {
     if (steps > 5_000_000 || world.now > 86_400_000) throw new Error(`the program does not end (at ${world.now} ms)`)
     if (!world.step()) throw new Error(`nothing can go on at ${world.now} ms, and the program has not ended`)
+    options.afterStep?.()
   }
   const value = Exit.getOrElse(exit, (cause) => {
     throw new Error(`the program failed: ${String(cause)}`)
