@@ -38,8 +38,8 @@ const runsOf = (line) => {
 const texts = Array.from({ length: rows }, (_, y) => {
   const line = terminal.buffer.active.getLine(y)
   return runsOf(line).map(({ style, text, x }) => {
-    const shown = text.trimEnd()
-    const left = (margin + x * wide).toFixed(1)
+    const shown = text.trim()
+    const left = (margin + (x + text.search(/\S/)) * wide).toFixed(1)
     return `<text x="${left}" y="${margin + y * high + 13}" textLength="${(shown.length * wide).toFixed(1)}" ${style}>`
       + `${escape(shown)}</text>`
   })
@@ -48,7 +48,7 @@ const texts = Array.from({ length: rows }, (_, y) => {
 const [width, height] = [Math.ceil(2 * margin + columns * wide), 2 * margin + rows * high]
 process.stdout.write(
   `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" `
-    + `font-family="ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace" font-size="14" xml:space="preserve">\n`
+    + `font-family="ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace" font-size="14">\n`
     + `<title>PoolMonitor in a terminal</title>\n`
     + `<rect width="100%" height="100%" rx="8" fill="${background}"/>\n${texts.join("\n")}\n</svg>\n`
 )
