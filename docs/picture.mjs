@@ -13,7 +13,10 @@ const [wide, high, margin] = [8.4, 18, 14]
 const terminal = new xterm.Terminal({ cols: columns, rows, convertEol: true, allowProposedApi: true })
 await new Promise((done) => terminal.write(readFileSync(0, "utf8").trimEnd(), done))
 
-const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
+const escape = (text) =>
+  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
+    // neighbouring spaces would be one
+    .replaceAll(" ", "\u00a0")
 const styleOf = (cell) =>
   [
     `fill="${cell.isFgPalette() ? palette[cell.getFgColor() % 8] : foreground}"`,
