@@ -19,6 +19,10 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["contract", "Driver"],
   ["policies", "PoolConfig", "PoolStats", "Recovery", "internal/spans"],
   ["times and events", "internal/histogram", "PoolEvents"],
+  ["what a monitor draws with", "internal/monitorText", "internal/monitorModel", "internal/monitorScreen"],
+  ["what it draws", "internal/monitorView", "internal/monitorLine"],
+  ["drawing", "internal/monitorRun"],
+  ["monitor", "PoolMonitor"],
   ["words of the state", "internal/metricTable", "internal/poolModel", "internal/leaseModel"],
   ["state", "internal/poolState"],
   ["lease", "internal/lease"],
@@ -35,6 +39,8 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["database", "Db", "DbClient"],
   ["drivers", "MysqlDriver", "SqliteDriver"],
   ["layer", "DbLayer"],
+  ["load", "internal/monitorLoad"],
+  ["command", "internal/cli"],
   ["public", "index"]
 ]
 
@@ -50,6 +56,8 @@ interface Import {
   readonly to: string
   readonly local: boolean
   readonly typeOnly: boolean
+  /** By `import()`: not before it is needed. */
+  readonly lazy: boolean
 }
 
 interface Source {
@@ -71,10 +79,10 @@ const isTypeOnly = (node: ts.ImportDeclaration | ts.ExportDeclaration): boolean 
 
 const importsOf = (name: string, tree: ts.SourceFile): ReadonlyArray<Import> => {
   const found: Array<Import> = []
-  const add = (specifier: string, typeOnly: boolean): void => {
+  const add = (specifier: string, typeOnly: boolean, lazy = false): void => {
     const local = specifier.startsWith(".")
     const to = local ? relative(root, join(root, name, "..", specifier)).replace(/\.js$/, "") : specifier
-    found.push({ from: name, to, local, typeOnly })
+    found.push({ from: name, to, local, typeOnly, lazy })
   }
   const visit = (node: ts.Node): void => {
     if ((ts.isImportDeclaration(node) || ts.isExportDeclaration(node)) && node.moduleSpecifier !== undefined) {
@@ -88,7 +96,7 @@ const importsOf = (name: string, tree: ts.SourceFile): ReadonlyArray<Import> => 
       const loads = callee.kind === ts.SyntaxKind.ImportKeyword ||
         (ts.isIdentifier(callee) && callee.text === "require") ||
         (ts.isPropertyAccessExpression(callee) && callee.name.text === "getBuiltinModule")
-      if (loads && argument !== undefined && ts.isStringLiteralLike(argument)) add(argument.text, false)
+      if (loads && argument !== undefined && ts.isStringLiteralLike(argument)) add(argument.text, false, true)
     }
     ts.forEachChild(node, visit)
   }
@@ -216,6 +224,21 @@ describe("only one file knows", () => {
     expect(bindings).toEqual(expect.arrayContaining(["node:sqlite", "@photostructure/sqlite"]))
   })
 
+  it("what draws in a terminal: the monitor, and nothing of it is loaded before one runs", () => {
+    const drawing = /^(log-update|cli-truncate|string-width|picocolors|signal-exit)$/
+    expect(importersOf((to) => drawing.test(to))).toEqual([
+      "internal/monitorScreen",
+      "internal/monitorText",
+      "internal/monitorView"
+    ])
+    const loaded = new Set(["index"])
+    for (const name of loaded) {
+      for (const { from, lazy, to, typeOnly } of all) if (from === name && !lazy && !typeOnly) loaded.add(to)
+    }
+    expect(loaded).toContain("PoolMonitor")
+    expect([...loaded].filter((name) => drawing.test(name) || name.startsWith("internal/monitor"))).toEqual([])
+  })
+
   it("FiberRef", () => {
     expect(sources.filter((source) => usesModule(source, "FiberRef")).map(({ name }) => name)).toEqual([
       "FiberConnection"
@@ -247,6 +270,7 @@ describe("without Effect's runtime and without I/O", () => {
     "internal/poolState",
     "internal/poolModel",
     "internal/histogram",
+    "internal/monitorModel",
     "internal/linkedList",
     "internal/sqlText",
     "internal/builtinFunctions",
@@ -278,7 +302,14 @@ describe("without Effect's runtime and without I/O", () => {
 
 describe("packages", () => {
   it("are the declared ones, and Node's own by the prefix node:", () => {
-    const known = /^(effect\/|@effect\/(sql|sql-mysql2|experimental)\/|mysql2$|@photostructure\/sqlite$|node:)/
+    const known = new RegExp([
+      "^effect/",
+      "^@effect/(sql|sql-mysql2|experimental)/",
+      "^mysql2$",
+      "^@photostructure/sqlite$",
+      "^(log-update|cli-truncate|string-width|picocolors|signal-exit)$",
+      "^node:"
+    ].join("|"))
     expect(all.filter(({ local, to }) => !local && !known.test(to)).map(show)).toEqual([])
   })
 
