@@ -1,6 +1,7 @@
 /**
  * What a pool does, as numbers: a consistent snapshot, and the service that takes it.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
