@@ -28,6 +28,14 @@ const config = defineConfig({
           // One file at a time: these freeze and kill servers and measure deadlines.
           poolOptions: { forks: { singleFork: true } }
         }
+      },
+      {
+        test: {
+          name: "package",
+          include: ["test/package/**/*.test.ts"],
+          // each compiles all of Effect's declarations
+          testTimeout: 120_000
+        }
       }
     ],
     coverage: {

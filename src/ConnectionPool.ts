@@ -3,6 +3,7 @@
  *
  * `internal/poolState` decides, `internal/poolImpl` acts.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
@@ -42,15 +43,17 @@ export interface DrainReport {
 }
 
 /**
- * A pool of connections to one database.
+ * A pool of connections to one database: what can be asked of it besides statements, which run on the `Db` of the pool.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Pool {
+  /** The options that it was made with, defaults filled in. What {@link Pool.resize} changes is not in it. */
   readonly config: PoolConfig
+  /** The database that it connects to. */
   readonly driver: Driver
-  /** The pool as it is now. */
+  /** The pool as it is now, its parts adding up. Never fails, waits for nothing. */
   readonly snapshot: Effect.Effect<PoolSnapshot>
   /** The pool as it changes, see `PoolStats.PoolStatsService.changes`. */
   readonly changes: (interval?: Duration.DurationInput) => Stream.Stream<PoolSnapshot>
@@ -60,14 +63,17 @@ export interface Pool {
   readonly events: Stream.Stream<PoolEvent>
   /**
    * Changes the maximum number of connections. Fewer: idle ones close now, held ones when they come back.
-   * Fails with `InvalidConfig` unless the size is a whole number from 1.
+   * Fails with `InvalidConfig` unless the size is a whole number from 1 to what the database allows.
    */
   readonly resize: (poolSize: number) => Effect.Effect<void, InvalidConfig>
-  /** Makes every open connection suspect: each is checked before it is used again. */
+  /**
+   * Makes every open connection suspect: each is checked before it is used again. For what only the program knows, such as
+   * a failover that it has been told of. Never fails, waits for nothing.
+   */
   readonly invalidateAll: Effect.Effect<void>
   /**
    * Lends no more, lets running work end within the drain timeout and closes what comes back. Interruption stops the
-   * waiting, not the draining.
+   * waiting, not the draining. Never fails.
    */
   readonly drain: Effect.Effect<void>
   /**
@@ -132,7 +138,8 @@ export const tag = <Name extends string>(name: Name): Context.Tag<Named<Name>, P
 
 /**
  * Makes a pool on a driver, for as long as the scope. It opens nothing before somebody asks, except what `minimumIdle`
- * says. The scope's end is {@link Pool.closeAll}.
+ * says, and never fails: a server that cannot be reached is the error of whoever borrows. The scope's end is
+ * {@link Pool.closeAll}.
  *
  * @since 0.1.0
  * @category constructors

@@ -6,6 +6,7 @@
  * text with placeholders, never a parameter; when it fails `error.type` (the error's tag) and `db.response.status_code`. Who
  * is not served a connection at once has a span `sql.acquire` for the wait. Without such a tracer no span is opened.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
@@ -17,7 +18,6 @@ import type * as Scope from "effect/Scope"
 import type { Pool } from "./ConnectionPool.js"
 import * as DbConnection from "./DbConnection.js"
 import type { AcquireError, ConnectionLost, DbError } from "./DbError.js"
-import type { SessionState } from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
 import { callsFor } from "./internal/origin.js"
 import { watched, watchedStream } from "./internal/watched.js"
@@ -28,6 +28,22 @@ import * as Transaction from "./Transaction.js"
 /**
  * A database. Its queries run on the connection of the fiber that runs them, or of the session or transaction around
  * them. Safe to share between fibers: that is what it is for.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Db, DbLayer } from "effect-sql-pool"
+ *
+ * const program = Effect.gen(function*() {
+ *   const db = yield* Db.Db
+ *   yield* db.execute("CREATE TABLE visits (page VARCHAR(100) NOT NULL, seconds INTEGER NOT NULL)")
+ *   yield* db.execute("INSERT INTO visits VALUES (?, ?), (?, ?)", ["/", 3, "/about", 40])
+ *   // Option<number>: what the type parameter says of the column is taken at its word
+ *   return yield* db.value<number>("SELECT SUM(seconds) FROM visits WHERE seconds > :least", { least: 1 })
+ * })
+ *
+ * const runnable = program.pipe(Effect.provide(DbLayer.sqlite()))
+ * ```
  *
  * @since 0.1.0
  * @category models
@@ -49,12 +65,16 @@ export interface DbService extends Queries.Queries {
   /**
    * One connection for the effect and everything it forks, one statement at a time; variables, temporary tables and
    * locks are seen by all of it. Sessions and transactions inside join it. A fiber that outlives it gets `SessionEnded`.
+   *
+   * The connection stays with the fiber that opened the session, and what was left on it too. Fails with `AcquireError`
+   * when none is had, and with `ConnectionLost` when what the fiber held before was lost; interruption stops what runs.
    */
   readonly session: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | AcquireError | ConnectionLost, R>
-  /** The connection that this fiber or its session has now, if any: the server's id for it and what its session holds. */
-  readonly currentConnection: Effect.Effect<
-    Option.Option<{ readonly id: string; readonly session: SessionState }>
-  >
+  /**
+   * The connection that this fiber, or the session around it, has now, if any: the server's id for it and what its
+   * session holds. It takes none and waits for nothing.
+   */
+  readonly currentConnection: Effect.Effect<Option.Option<FiberConnection.CurrentConnection>>
   /**
    * Gives the fiber's own connection back now instead of at the fiber's end, and rolls back what is open on it. The
    * next statement takes another. Never fails.
@@ -128,6 +148,19 @@ export const make = (pool: Pool): DbService => {
  * is: it is stopped on the server and fails with `StatementTimeoutError`. One that cannot be stopped loses its connection.
  * `Duration.infinity` is without limit. The wait for a connection, and BEGIN and COMMIT, are not in it.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Db } from "effect-sql-pool"
+ *
+ * const report = Effect.flatMap(Db.Db, (db) => db.dictionaries("SELECT * FROM a_view_that_takes_long"))
+ *
+ * const bounded = report.pipe(
+ *   Db.withStatementTimeout("30 seconds"),
+ *   Effect.catchTag("StatementTimeoutError", () => Effect.succeed([]))
+ * )
+ * ```
+ *
  * @since 0.1.0
  * @category combinators
  */
@@ -141,8 +174,8 @@ export const withStatementTimeout: {
 )
 
 /**
- * Says that connections acquired by the effect, and by what it forks, are meant to be held for long: leak detection leaves
- * them alone.
+ * Says that connections acquired by the effect, and by what it forks, are meant to be held for long: leak detection
+ * (`leakDetectionThreshold`) leaves them alone.
  *
  * @since 0.1.0
  * @category combinators

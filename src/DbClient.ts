@@ -26,6 +26,7 @@
  * - `TransactionConnection` of another pool's client is ignored. The field's own clients believe any: inside a transaction
  *   of this pool a client of theirs runs on its connection.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Reactivity from "@effect/experimental/Reactivity"
@@ -64,6 +65,7 @@ export interface ClientOptions {
   readonly transformQueryNames?: ((name: string) => string) | undefined
   /** From the names of columns to those in a program, such as `String.snakeToCamel`. */
   readonly transformResultNames?: ((name: string) => string) | undefined
+  /** Attributes of every span of the client, beside those that name the database. */
   readonly spanAttributes?: Record<string, unknown> | undefined
 }
 
@@ -268,7 +270,8 @@ const attributesOf = (
 ): ReadonlyArray<readonly [string, unknown]> => [...Object.entries(spanAttributes), ...Object.entries(attributes)]
 
 /**
- * The client on a pool. Several on one pool share its connections, sessions and transactions.
+ * The client on a pool. Several on one pool share its connections, sessions and transactions. It takes no connection
+ * before a statement does; interrupting a statement stops it on the server.
  *
  * @since 0.1.0
  * @category constructors
@@ -363,7 +366,7 @@ export type Services = SqlClient.SqlClient
 export type MysqlServices = SqlClient.SqlClient | MysqlClient
 
 /**
- * The client on a pool, as a context.
+ * The client on a pool, as a context, for a layer of one's own; `DbLayer` has it already.
  *
  * @since 0.1.0
  * @category constructors

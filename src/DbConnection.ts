@@ -1,6 +1,7 @@
 /**
  * One explicit connection: the same queries on a connection that is the caller's until the scope ends or it is released.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
@@ -15,13 +16,28 @@ import * as Queries from "./Queries.js"
  * A connection that its holder alone uses, until it is released.
  *
  * Fibers that share it run one statement at a time, first come first served. A statement while a stream from it is open
- * is `ConnectionBusy`. Using it after its release is a defect that says what released it.
+ * is `ConnectionBusy`. Using it after its release is a defect that says what released it. Nothing is run again by itself
+ * on it: a lost connection is `ConnectionLost`, and what its session held is gone.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Db } from "effect-sql-pool"
+ *
+ * const picked = Effect.scoped(Effect.gen(function*() {
+ *   const db = yield* Db.Db
+ *   const connection = yield* db.connection
+ *   yield* connection.execute("CREATE TEMPORARY TABLE picked (id INTEGER)")
+ *   yield* connection.execute("INSERT INTO picked VALUES (?), (?)", [1, 2])
+ *   return yield* connection.list<number>("SELECT id FROM picked ORDER BY id")
+ * }))
+ * ```
  *
  * @since 0.1.0
  * @category models
  */
 export interface DbConnection extends Queries.Queries {
-  /** What the server calls the connection (`CONNECTION_ID()`). */
+  /** What the server calls the connection (`CONNECTION_ID()`); for SQLite a number that counts up in its pool. */
   readonly id: string
   /** Gives it back before its scope ends. Idempotent, never fails; what it left in its session is undone. */
   readonly release: Effect.Effect<void>
@@ -46,7 +62,8 @@ export const fromLease = (fibers: FiberConnection, lease: Lease): DbConnection =
 }
 
 /**
- * Takes a connection from the pool for as long as the scope.
+ * Takes a connection from the pool for as long as the scope; a program says `db.connection`. Fails with `AcquireError`
+ * within `acquireTimeout`; interruption while waiting leaves no trace.
  *
  * @since 0.1.0
  * @category constructors

@@ -5,6 +5,7 @@
  * server errors keep the server's `errno` and `sqlState`, pool errors the pool's counts. None ever carries a secret
  * or a parameter's value. Names follow the reasons of `@effect/sql` 4 where those exist.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Data from "effect/Data"
@@ -28,6 +29,19 @@ export interface PoolCounts {
   readonly waiting: number
   /** The most connections the pool may have. */
   readonly max: number
+}
+
+/**
+ * What every error says besides its tag.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Facts {
+  /** Whether the same call, or the whole transaction where it ended one, may succeed later without a change. */
+  readonly isRetryable: boolean
+  /** What happened in one plain line, with the numbers that a person needs and a hint what to do. */
+  readonly message: string
 }
 
 /** @internal */
@@ -56,7 +70,7 @@ const identifiers = (
 export class InvalidConfig extends Data.TaggedError("InvalidConfig")<{
   /** One plain sentence for each thing that is wrong. */
   readonly issues: ReadonlyArray<string>
-}> {
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return sentence(...this.issues)
@@ -70,15 +84,26 @@ export class InvalidConfig extends Data.TaggedError("InvalidConfig")<{
  * @category errors
  */
 export class PoolExhausted extends Data.TaggedError("PoolExhausted")<{
+  /** The pool's name. */
   readonly pool: string
   /** For how long this caller waited, in milliseconds. */
   readonly waitedMillis: number
+  /** The pool as it was then. */
   readonly counts: PoolCounts
   /** Who has held a connection for the longest, if any is held. */
-  readonly oldest?: { readonly holder: string; readonly heldMillis: number; readonly why: string } | undefined
+  readonly oldest?: {
+    /** The name of its fiber. */
+    readonly holder: string
+    /** For how long it has held it, in milliseconds. */
+    readonly heldMillis: number
+    /** What it holds it for, and why that was not taken back. */
+    readonly why: string
+  } | undefined
+  /** Why the last connect failed, if one has since the last success. */
   readonly lastConnectFailure?: ConnectFailure | undefined
+  /** What to do about it, if there is more to say than that everything is in use. */
   readonly hint?: string | undefined
-}> {
+}> implements Facts {
   readonly isRetryable = true
   override get message(): string {
     return sentence(
@@ -99,13 +124,15 @@ export class PoolExhausted extends Data.TaggedError("PoolExhausted")<{
  * @category errors
  */
 export class PoolUnreachable extends Data.TaggedError("PoolUnreachable")<{
+  /** The pool's name. */
   readonly pool: string
   /** For how long this caller waited, in milliseconds. */
   readonly waitedMillis: number
+  /** The pool as it was then. */
   readonly counts: PoolCounts
   /** Why the last connect failed; absent when it has not been answered yet. */
   readonly cause?: ConnectFailure | undefined
-}> {
+}> implements Facts {
   readonly isRetryable = true
   override get message(): string {
     return sentence(
@@ -122,10 +149,13 @@ export class PoolUnreachable extends Data.TaggedError("PoolUnreachable")<{
  * @category errors
  */
 export class TooManyWaiters extends Data.TaggedError("TooManyWaiters")<{
+  /** The pool's name. */
   readonly pool: string
+  /** How many the pool lets wait. */
   readonly maxWaiters: number
+  /** The pool as it was then. */
   readonly counts: PoolCounts
-}> {
+}> implements Facts {
   readonly isRetryable = true
   override get message(): string {
     return `Pool ${this.pool} lets at most ${this.maxWaiters} fibers wait ${formatCounts(this.counts)}`
@@ -138,7 +168,10 @@ export class TooManyWaiters extends Data.TaggedError("TooManyWaiters")<{
  * @since 0.1.0
  * @category errors
  */
-export class PoolClosed extends Data.TaggedError("PoolClosed")<{ readonly pool: string }> {
+export class PoolClosed extends Data.TaggedError("PoolClosed")<{
+  /** The pool's name. */
+  readonly pool: string
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return `Pool ${this.pool} is closed`
@@ -154,13 +187,17 @@ export class PoolClosed extends Data.TaggedError("PoolClosed")<{ readonly pool: 
 export class ConnectionError extends Data.TaggedError("ConnectionError")<{
   /** Host and port, or file, without credentials. */
   readonly target: string
+  /** What the server, the driver or the system said. */
   readonly reason: string
   /** Whether a later attempt may succeed without a change of configuration. */
   readonly isRetryable: boolean
+  /** The driver's or the system's name for the error, such as `ECONNREFUSED`. */
   readonly code?: string | undefined
+  /** The server's number for the error; negative where it is the system's. */
   readonly errno?: number | undefined
+  /** The server's SQLSTATE. */
   readonly sqlState?: string | undefined
-}> {
+}> implements Facts {
   override get message(): string {
     return `Cannot connect to ${this.target}: ${this.reason}${identifiers(this)}`
   }
@@ -173,11 +210,15 @@ export class ConnectionError extends Data.TaggedError("ConnectionError")<{
  * @category errors
  */
 export class AuthenticationError extends Data.TaggedError("AuthenticationError")<{
+  /** Host and port, without credentials. */
   readonly target: string
+  /** What the server said. */
   readonly reason: string
+  /** The server's number for the error. */
   readonly errno?: number | undefined
+  /** The server's SQLSTATE. */
   readonly sqlState?: string | undefined
-}> {
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return `${this.target} refused the credentials: ${this.reason}${identifiers(this)}`
@@ -210,13 +251,19 @@ export type Outcome = "not executed" | "unknown" | "rolled back"
  * @category errors
  */
 export class ConnectionLost extends Data.TaggedError("ConnectionLost")<{
+  /** What is known about the work that was under way. */
   readonly outcome: Outcome
+  /** How the connection was lost. */
   readonly reason: string
+  /** The statement's text, if one was running, without the values of its parameters. */
   readonly statement?: string | undefined
+  /** The driver's or the system's name for the error, such as `ECONNRESET`. */
   readonly code?: string | undefined
+  /** The server's number for the error; negative where it is the system's. */
   readonly errno?: number | undefined
+  /** The server's SQLSTATE. */
   readonly sqlState?: string | undefined
-}> {
+}> implements Facts {
   get isRetryable(): boolean {
     return this.outcome !== "unknown"
   }
@@ -236,7 +283,10 @@ export class ConnectionLost extends Data.TaggedError("ConnectionLost")<{
  * @since 0.1.0
  * @category errors
  */
-export class AffinityLost extends Data.TaggedError("AffinityLost")<{ readonly statement: string }> {
+export class AffinityLost extends Data.TaggedError("AffinityLost")<{
+  /** The statement's text, without the values of its parameters. */
+  readonly statement: string
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return sentence(
@@ -255,10 +305,11 @@ export class AffinityLost extends Data.TaggedError("AffinityLost")<{ readonly st
  * @category errors
  */
 export class ConnectionBusy extends Data.TaggedError("ConnectionBusy")<{
+  /** The statement's text, without the values of its parameters. */
   readonly statement: string
   /** For how long the statement waited for its turn, in milliseconds; absent when a stream is open. */
   readonly waitedMillis?: number | undefined
-}> {
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return this.waitedMillis === undefined
@@ -280,7 +331,10 @@ export class ConnectionBusy extends Data.TaggedError("ConnectionBusy")<{
  * @since 0.1.0
  * @category errors
  */
-export class SessionEnded extends Data.TaggedError("SessionEnded")<{ readonly statement: string }> {
+export class SessionEnded extends Data.TaggedError("SessionEnded")<{
+  /** The statement's text, without the values of its parameters. */
+  readonly statement: string
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return sentence(
@@ -297,9 +351,11 @@ export class SessionEnded extends Data.TaggedError("SessionEnded")<{ readonly st
  * @category errors
  */
 export class InvalidStatement extends Data.TaggedError("InvalidStatement")<{
+  /** The statement's text, without the values of its parameters. */
   readonly statement: string
+  /** Why it was refused, in words. */
   readonly reason: string
-}> {
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return `The statement was not sent: ${this.reason}`
@@ -313,9 +369,11 @@ export class InvalidStatement extends Data.TaggedError("InvalidStatement")<{
  * @category errors
  */
 export class ParameterError extends Data.TaggedError("ParameterError")<{
+  /** The statement's text, without the values of its parameters. */
   readonly statement: string
+  /** Why it was refused, in words. */
   readonly reason: string
-}> {
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return `The statement was not sent: ${this.reason}`
@@ -329,10 +387,11 @@ export class ParameterError extends Data.TaggedError("ParameterError")<{
  * @category errors
  */
 export class DecodeError extends Data.TaggedError("DecodeError")<{
+  /** The statement's text, without the values of its parameters. */
   readonly statement: string
   /** The schema's own description of what did not fit and where. */
   readonly reason: string
-}> {
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return `The rows of the statement do not fit the schema: ${this.reason}`
@@ -345,7 +404,10 @@ export class DecodeError extends Data.TaggedError("DecodeError")<{
  * @since 0.1.0
  * @category errors
  */
-export class InvalidTransaction extends Data.TaggedError("InvalidTransaction")<{ readonly reason: string }> {
+export class InvalidTransaction extends Data.TaggedError("InvalidTransaction")<{
+  /** Why it cannot be, in words. */
+  readonly reason: string
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return this.reason
@@ -360,9 +422,11 @@ export class InvalidTransaction extends Data.TaggedError("InvalidTransaction")<{
  * @category errors
  */
 export class TransactionAborted extends Data.TaggedError("TransactionAborted")<{
+  /** The statement's text, without the values of its parameters. */
   readonly statement: string
+  /** What the earlier statement was told. */
   readonly cause: DbError
-}> {
+}> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return sentence(
@@ -379,11 +443,15 @@ export class TransactionAborted extends Data.TaggedError("TransactionAborted")<{
  * @category models
  */
 export interface ServerRefusal {
+  /** The statement's text, without the values of its parameters. */
   readonly statement: string
+  /** What the server said. */
   readonly reason: string
   /** The server's name for the error, such as `ER_DUP_ENTRY`; not every error has one. */
   readonly code?: string | undefined
+  /** The server's number for the error, such as 1062. */
   readonly errno?: number | undefined
+  /** The server's SQLSTATE, five characters; SQLite has none. */
   readonly sqlState?: string | undefined
 }
 
@@ -395,7 +463,7 @@ const describe = (what: string, error: ServerRefusal): string => `${what}: ${err
  * @since 0.1.0
  * @category errors
  */
-export class SqlSyntaxError extends Data.TaggedError("SqlSyntaxError")<ServerRefusal> {
+export class SqlSyntaxError extends Data.TaggedError("SqlSyntaxError")<ServerRefusal> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return describe("The statement is not valid", this)
@@ -408,7 +476,7 @@ export class SqlSyntaxError extends Data.TaggedError("SqlSyntaxError")<ServerRef
  * @since 0.1.0
  * @category errors
  */
-export class UniqueViolation extends Data.TaggedError("UniqueViolation")<ServerRefusal> {
+export class UniqueViolation extends Data.TaggedError("UniqueViolation")<ServerRefusal> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return describe("A unique key is violated", this)
@@ -421,7 +489,7 @@ export class UniqueViolation extends Data.TaggedError("UniqueViolation")<ServerR
  * @since 0.1.0
  * @category errors
  */
-export class ConstraintError extends Data.TaggedError("ConstraintError")<ServerRefusal> {
+export class ConstraintError extends Data.TaggedError("ConstraintError")<ServerRefusal> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return describe("A constraint is violated", this)
@@ -434,7 +502,7 @@ export class ConstraintError extends Data.TaggedError("ConstraintError")<ServerR
  * @since 0.1.0
  * @category errors
  */
-export class AuthorizationError extends Data.TaggedError("AuthorizationError")<ServerRefusal> {
+export class AuthorizationError extends Data.TaggedError("AuthorizationError")<ServerRefusal> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return describe("Not permitted", this)
@@ -447,7 +515,7 @@ export class AuthorizationError extends Data.TaggedError("AuthorizationError")<S
  * @since 0.1.0
  * @category errors
  */
-export class DeadlockError extends Data.TaggedError("DeadlockError")<ServerRefusal> {
+export class DeadlockError extends Data.TaggedError("DeadlockError")<ServerRefusal> implements Facts {
   readonly isRetryable = true
   override get message(): string {
     return describe("Deadlock", this)
@@ -460,7 +528,7 @@ export class DeadlockError extends Data.TaggedError("DeadlockError")<ServerRefus
  * @since 0.1.0
  * @category errors
  */
-export class SerializationError extends Data.TaggedError("SerializationError")<ServerRefusal> {
+export class SerializationError extends Data.TaggedError("SerializationError")<ServerRefusal> implements Facts {
   readonly isRetryable = true
   override get message(): string {
     return describe("The transaction conflicts with another", this)
@@ -473,7 +541,7 @@ export class SerializationError extends Data.TaggedError("SerializationError")<S
  * @since 0.1.0
  * @category errors
  */
-export class LockTimeoutError extends Data.TaggedError("LockTimeoutError")<ServerRefusal> {
+export class LockTimeoutError extends Data.TaggedError("LockTimeoutError")<ServerRefusal> implements Facts {
   readonly isRetryable = true
   override get message(): string {
     return describe("A lock was not granted in time", this)
@@ -486,7 +554,7 @@ export class LockTimeoutError extends Data.TaggedError("LockTimeoutError")<Serve
  * @since 0.1.0
  * @category errors
  */
-export class StatementTimeoutError extends Data.TaggedError("StatementTimeoutError")<ServerRefusal> {
+export class StatementTimeoutError extends Data.TaggedError("StatementTimeoutError")<ServerRefusal> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return describe("The statement exceeded its time limit", this)
@@ -499,7 +567,7 @@ export class StatementTimeoutError extends Data.TaggedError("StatementTimeoutErr
  * @since 0.1.0
  * @category errors
  */
-export class StatementCancelled extends Data.TaggedError("StatementCancelled")<ServerRefusal> {
+export class StatementCancelled extends Data.TaggedError("StatementCancelled")<ServerRefusal> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return describe("The statement was cancelled", this)
@@ -512,7 +580,7 @@ export class StatementCancelled extends Data.TaggedError("StatementCancelled")<S
  * @since 0.1.0
  * @category errors
  */
-export class ReadOnlyError extends Data.TaggedError("ReadOnlyError")<ServerRefusal> {
+export class ReadOnlyError extends Data.TaggedError("ReadOnlyError")<ServerRefusal> implements Facts {
   readonly isRetryable = true
   override get message(): string {
     return describe("The server is read-only", this)
@@ -525,7 +593,7 @@ export class ReadOnlyError extends Data.TaggedError("ReadOnlyError")<ServerRefus
  * @since 0.1.0
  * @category errors
  */
-export class StatementError extends Data.TaggedError("StatementError")<ServerRefusal> {
+export class StatementError extends Data.TaggedError("StatementError")<ServerRefusal> implements Facts {
   readonly isRetryable = false
   override get message(): string {
     return describe("The statement failed", this)

@@ -4,6 +4,7 @@
  * A layer opens its pool when it is built and drains it when it is released. It connects when somebody asks, so that a
  * program starts while its server does.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Reactivity from "@effect/experimental/Reactivity"
@@ -24,7 +25,7 @@ import * as PoolStats from "./PoolStats.js"
 import * as SqliteDriver from "./SqliteDriver.js"
 
 /**
- * What a layer provides.
+ * What the layer of a default database provides: `Db`, its pool, its statistics, and the `SqlClient` of `@effect/sql`.
  *
  * @since 0.1.0
  * @category models
@@ -37,7 +38,7 @@ export type Services =
   | DbClient.Services
 
 /**
- * What the layer of a MySQL or MariaDB database provides.
+ * What the layer of a MySQL or MariaDB database provides: the `MysqlClient` of `@effect/sql-mysql2` besides.
  *
  * @since 0.1.0
  * @category models
@@ -45,7 +46,7 @@ export type Services =
 export type MysqlServices = Services | DbClient.MysqlServices
 
 /**
- * What the layer of a named database provides.
+ * What the layer of a named database provides: the same, under tags that have its name.
  *
  * @since 0.1.0
  * @category models
@@ -131,7 +132,22 @@ const layer = <A, E>(
 ): Layer.Layer<A, E> => Layer.provide(Layer.scopedContext(make), Reactivity.layer)
 
 /**
- * A MySQL or MariaDB server as the default database. Building it fails with `InvalidConfig` when an option cannot be.
+ * A MySQL or MariaDB server as the default database. Building it fails with `InvalidConfig` when an option cannot be, and
+ * connects to nothing: a server that is down is the error of the first statement. Its end lets running work go on for
+ * `drainTimeout`, then stops it on the server.
+ *
+ * @example
+ * ```ts
+ * import { Redacted } from "effect"
+ * import { DbLayer } from "effect-sql-pool"
+ *
+ * const shop = DbLayer.mysql({
+ *   url: Redacted.make("mysql://app:secret@localhost/shop"),
+ *   poolSize: 20,
+ *   acquireTimeout: "3 seconds",
+ *   tls: { verify: true }
+ * })
+ * ```
  *
  * @since 0.1.0
  * @category layers
@@ -142,7 +158,18 @@ export const mysql = (
   layer(Effect.flatMap(mysqlPool(options), (pool) => mysqlServices(pool, options)))
 
 /**
- * An embedded SQLite database as the default database: a file, memory, or a private temporary file.
+ * An embedded SQLite database as the default database: a file, memory, or a private temporary file. Building it fails with
+ * `InvalidConfig` when an option cannot be, or there is no SQLite: it is in Node 22.16 and newer, and for older ones in the
+ * package `@photostructure/sqlite` 1.x.
+ *
+ * @example
+ * ```ts
+ * import { DbLayer } from "effect-sql-pool"
+ *
+ * const temporary = DbLayer.sqlite()
+ * const inMemory = DbLayer.sqlite({ filename: ":memory:" })
+ * const file = DbLayer.sqlite({ filename: "shop.db", poolSize: 4, busyTimeout: "2 seconds" })
+ * ```
  *
  * @since 0.1.0
  * @category layers
@@ -152,7 +179,15 @@ export const sqlite = (
 ): Layer.Layer<Services, InvalidConfig> => layer(Effect.flatMap(sqlitePool(options), (pool) => services(pool, options)))
 
 /**
- * A database on a pool that exists already and outlives the layer.
+ * A database on a pool that exists already and outlives the layer: its end closes nothing.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { DbLayer } from "effect-sql-pool"
+ *
+ * const database = Layer.unwrapScoped(Effect.map(DbLayer.sqlitePool({ poolSize: 4 }), (pool) => DbLayer.fromPool(pool)))
+ * ```
  *
  * @since 0.1.0
  * @category layers
@@ -186,7 +221,23 @@ const named = <Name extends string>(name: Name): Layer.Layer<NamedServices<Name>
 
 /**
  * The database of that name as the environment describes it (`DB_<NAME>_URL`, ...). `"primary"` is the default
- * database; any other has tags of its own, so that several live side by side: `Db.tag("replica")`.
+ * database; any other has tags of its own, so that several live side by side: `Db.tag("replica")`. Building it fails with
+ * `InvalidConfig`, which names the variables that are missing or cannot be read.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { Db, DbLayer } from "effect-sql-pool"
+ *
+ * const program = Effect.gen(function*() {
+ *   const primary = yield* Db.Db
+ *   const replica = yield* Db.tag("replica")
+ *   return yield* Effect.all([primary.list("SELECT 1"), replica.list("SELECT 2")], { concurrency: 2 })
+ * })
+ *
+ * // DB_PRIMARY_URL and DB_REPLICA_URL say where they are
+ * const runnable = program.pipe(Effect.provide(Layer.merge(DbLayer.primary, DbLayer.config("replica"))))
+ * ```
  *
  * @since 0.1.0
  * @category layers

@@ -6,6 +6,7 @@
  * bounds every effect here with a timeout and interrupts it. What it must know by itself is whether a connection is
  * still open, whether its session is pristine, and whether a lost statement can have reached the server.
  *
+ * @module
  * @since 0.1.0
  */
 import type * as Effect from "effect/Effect"
@@ -13,6 +14,8 @@ import type * as Exit from "effect/Exit"
 import type * as Redacted from "effect/Redacted"
 import type { ConnectFailure, DbError } from "./DbError.js"
 import type { StatementTraits } from "./internal/sessionState.js"
+
+export type { StatementTraits } from "./internal/sessionState.js"
 
 /**
  * One row: the column values in the order of the select list. Integers beyond ±2⁵³ are `bigint`, DECIMAL is text,
@@ -30,9 +33,11 @@ export type Row = ReadonlyArray<unknown>
  * @category models
  */
 export interface Statement {
+  /** The text. */
   readonly sql: string
+  /** The values for its placeholders, each one that {@link Driver.rejectParameter} lets pass. */
   readonly params: ReadonlyArray<unknown>
-  /** What the text says, see `internal/sessionState`. */
+  /** What the text says. */
   readonly traits: StatementTraits
   /** Not prepared: sent as a text with the parameters written into it. Only so may it hold several statements. */
   readonly unprepared?: boolean | undefined
@@ -48,7 +53,9 @@ export interface Statement {
  * @category models
  */
 export interface Result {
+  /** The names of the columns in the order of the select list; empty for a statement without rows. */
   readonly columns: ReadonlyArray<string>
+  /** The rows in the order in which the server sent them. */
   readonly rows: ReadonlyArray<Row>
   /** Rows changed, inserted or deleted (matched rows for an UPDATE on MySQL, as its protocol counts them). */
   readonly affectedRows: number
@@ -152,10 +159,15 @@ export interface TransactionSyntax {
   }) => ReadonlyArray<string> | undefined
   /** The statements that undo what `begin` set besides the transaction, after its end. */
   readonly after?: ((options: { readonly readOnly?: boolean | undefined }) => ReadonlyArray<string>) | undefined
+  /** Commits the transaction. */
   readonly commit: string
+  /** Undoes the transaction; harmless where none is open, or it fails there. */
   readonly rollback: string
+  /** Sets a savepoint. Names are made by the pool, of letters, digits and underscores. */
   readonly savepoint: (name: string) => string
+  /** Forgets a savepoint, keeping the work since. */
   readonly releaseSavepoint: (name: string) => string
+  /** Undoes the work since a savepoint, keeping the savepoint. */
   readonly rollbackTo: (name: string) => string
 }
 
@@ -174,9 +186,13 @@ export type Isolation = "READ UNCOMMITTED" | "READ COMMITTED" | "REPEATABLE READ
  * @category models
  */
 export interface Address {
+  /** A name or an address. */
   readonly host: string
+  /** A TCP port. */
   readonly port: number
+  /** The user, where one is known beforehand. */
   readonly username?: string | undefined
+  /** The password, where one is known beforehand. */
   readonly password?: Redacted.Redacted | undefined
 }
 
@@ -187,6 +203,7 @@ export interface Address {
  * @category models
  */
 export interface Driver {
+  /** How its SQL is read: quotes, comments, what a statement leaves in its session. MariaDB is `mysql`. */
   readonly dialect: "mysql" | "sqlite"
   /** Host and port or file, without credentials: what errors and statistics call the server. */
   readonly target: string
@@ -196,6 +213,7 @@ export interface Driver {
   readonly address?: Address | undefined
   /** The most connections this database allows in one pool, where there is a limit (1 for SQLite in memory). */
   readonly maxConnections?: number | undefined
+  /** How its transactions are spelled. */
   readonly transaction: TransactionSyntax
   /**
    * The query for the id that the session's last INSERT generated, where a reply's `insertId` does not tell a generated

@@ -5,9 +5,10 @@
  * with none, and the ways in which a `FiberRef`'s value reaches another fiber (finalizers, memoized layers,
  * `setFiberRefs`) lead nowhere. An observer gives everything back when the fiber ends, however it ends.
  *
- * What a fiber forked inside {@link FiberConnection.session} shares with its parents is the session's place, found in
+ * What a fiber forked inside `db.session` shares with its parents is the session's place, found in
  * the context, which forks inherit.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
@@ -98,12 +99,38 @@ export interface Announcement {
 }
 
 /**
- * Rows as they come, each with the names of its columns.
+ * One row of a stream, with the names of its columns.
  *
  * @since 0.1.0
  * @category models
  */
-export type RowStream = Stream.Stream<{ readonly columns: ReadonlyArray<string>; readonly row: Row }, DbError>
+export interface StreamedRow {
+  /** The names of the columns, in the order of the select list; the same array for every row of a statement. */
+  readonly columns: ReadonlyArray<string>
+  /** The column values, in the same order. */
+  readonly row: Row
+}
+
+/**
+ * Rows as they come, in the chunks in which they were read. Ending the stream early stops its statement on the server.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type RowStream = Stream.Stream<StreamedRow, DbError>
+
+/**
+ * The connection that a fiber has now.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface CurrentConnection {
+  /** What the server calls it (`CONNECTION_ID()`); for SQLite a number that counts up in its pool. */
+  readonly id: string
+  /** What its session holds. */
+  readonly session: SessionState
+}
 
 /**
  * The fibers' connections of one pool.
@@ -112,6 +139,7 @@ export type RowStream = Stream.Stream<{ readonly columns: ReadonlyArray<string>;
  * @category models
  */
 export interface FiberConnection {
+  /** The pool whose connections they are. */
   readonly pool: Pool
   /** @internal The place of this pool that the fiber's context names. */
   readonly placeOf: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => Place | undefined
@@ -154,16 +182,19 @@ export interface FiberConnection {
   readonly openAt: (place: Place, statement: Statement, scope: Scope.Scope) => Effect.Effect<FirstChunk, DbError>
   /** @internal The rows of a statement at a place. */
   readonly streamAt: (place: Place, statement: Statement) => RowStream
-  /** One connection for the effect and everything it forks, one statement at a time; a session inside joins it. */
+  /** @internal One connection for the effect and everything it forks, one statement at a time; a session inside joins it. */
   readonly session: <A, E, R>(
     use: (place: Place, owned: boolean) => Effect.Effect<A, E, R>,
     options?: { readonly acquireTimeout?: number | undefined }
   ) => Effect.Effect<A, E | AcquireError | ConnectionLost, R>
-  /** A connection of its own for as long as the scope. */
+  /** @internal A connection of its own for as long as the scope. */
   readonly connection: Effect.Effect<Lease, AcquireError, Scope.Scope>
-  /** The connection that the fiber or its session has now, if any: the server's id for it, and what its session holds. */
-  readonly current: Effect.Effect<Option.Option<{ readonly id: string; readonly session: SessionState }>>
-  /** Closes the fiber's own connection, has all others checked before use, and takes a working one. */
+  /** The connection that the fiber or its session has now, if any. It takes none and waits for nothing. */
+  readonly current: Effect.Effect<Option.Option<CurrentConnection>>
+  /**
+   * Closes the fiber's own connection, has all others checked before use, and takes a working one. In a session, whose
+   * connection cannot be replaced without losing what it holds, it only has them checked.
+   */
   readonly reconnect: Effect.Effect<void, AcquireError>
   /** @internal Gives the fiber's own connection back without a word to the server: the pool resets or closes it. */
   readonly abandon: Effect.Effect<void>
@@ -352,15 +383,13 @@ class FiberConnectionImpl implements FiberConnection {
     (scope) => this.#borrowIn(scope, "connection", "db.connection")
   )
 
-  readonly current = Effect.withFiberRuntime<Option.Option<{ readonly id: string; readonly session: SessionState }>>(
-    (fiber) => {
-      const lease = this.placeOf(fiber)?.lease ?? recordOf(fiber)?.leases.get(this.pool)
-      const connection = lease?.connection
-      return Effect.succeed(
-        connection === undefined ? Option.none() : Option.some({ id: connection.id, session: connection.session() })
-      )
-    }
-  )
+  readonly current = Effect.withFiberRuntime<Option.Option<CurrentConnection>>((fiber) => {
+    const lease = this.placeOf(fiber)?.lease ?? recordOf(fiber)?.leases.get(this.pool)
+    const connection = lease?.connection
+    return Effect.succeed(
+      connection === undefined ? Option.none() : Option.some({ id: connection.id, session: connection.session() })
+    )
+  })
 
   readonly release: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
     const record = recordOf(fiber)

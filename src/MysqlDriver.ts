@@ -3,6 +3,7 @@
  *
  * It opens connections and sets their sessions up; what one connection does is in `internal/mysqlConnection`.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"

@@ -2,6 +2,7 @@
  * The options of a pool and of the two databases: their meaning, their defaults, their validation, and how they are
  * read from the environment. Pure data: nothing here opens anything.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Config from "effect/Config"
@@ -89,25 +90,41 @@ export interface PoolOptions {
  * @category models
  */
 export interface PoolConfig {
+  /** What the pool is called in errors and statistics. */
   readonly name: string
+  /** The most connections open at a time. */
   readonly poolSize: number
+  /** How many idle connections are kept open in advance. */
   readonly minimumIdle: number
+  /** How long a caller waits for a connection, all included, in milliseconds as all times here. */
   readonly acquireTimeout: number
+  /** How long one connect may take. */
   readonly connectTimeout: number
+  /** How long a validation may take. */
   readonly validationTimeout: number
+  /** A connection unused for longer than this is validated before it is lent. */
   readonly validateAfter: number
+  /** How long cancelling or resetting a connection may take before it is replaced instead. */
   readonly cancelTimeout: number
+  /** An idle connection above `minimumIdle` is closed after this time; `Infinity` for a database in memory. */
   readonly idleTimeout: number
+  /** A connection is replaced at this age, less up to 10 %; `Infinity` for a database in memory. */
   readonly maxLifetime: number
+  /** An idle connection is validated this often; `Infinity` for never. */
   readonly keepalive: number
-  /** `Infinity` for none. */
+  /** How long one statement may run before it is stopped; `Infinity` for no limit. */
   readonly statementTimeout: number
-  /** `Infinity` for never. */
+  /** A connection held for longer than this is reported; `Infinity` for never. */
   readonly leakDetectionThreshold: number
+  /** How long the pool's release lets running work go on before it cuts it. */
   readonly drainTimeout: number
+  /** How many fibers may wait while every connection is in use; `Infinity` for no limit. */
   readonly maxWaiters: number
+  /** How tightly a fiber keeps its connection. */
   readonly affinity: Affinity
+  /** When to retry a statement that may be retried; absent, `Recovery.schedule`. */
   readonly recovery: Schedule.Schedule<unknown, DbError> | undefined
+  /** When to try a failed connect again; absent, `Recovery.connectSchedule`. */
   readonly connectSchedule: Schedule.Schedule<unknown, ConnectFailure> | undefined
 }
 
@@ -118,7 +135,9 @@ export interface PoolConfig {
  * @category options
  */
 export interface Credentials {
+  /** The user's name. */
   readonly username?: string | undefined
+  /** The password, redacted so that nothing prints it. */
   readonly password?: Redacted.Redacted | undefined
 }
 
@@ -131,8 +150,11 @@ export interface Credentials {
 export interface TlsOptions
   extends Pick<SecureContextOptions, "ca" | "cert" | "ciphers" | "minVersion" | "maxVersion">
 {
+  /** The client's private key in PEM, for a server that asks for a certificate. */
   readonly key?: Redacted.Redacted | undefined
+  /** The passphrase of {@link TlsOptions.key}. */
   readonly passphrase?: Redacted.Redacted | undefined
+  /** Default true. False encrypts without knowing for whom. */
   readonly verify?: boolean | undefined
 }
 
@@ -151,8 +173,11 @@ export interface MysqlOptions {
   readonly port?: number | undefined
   /** A Unix socket instead of host and port. */
   readonly socketPath?: string | undefined
+  /** The default database. Default: none. */
   readonly database?: string | undefined
+  /** Who logs in. */
   readonly username?: string | undefined
+  /** Their password. */
   readonly password?: Redacted.Redacted | undefined
   /** Asked at each connect, for passwords that change; wins over `username` and `password`. */
   readonly credentials?: Effect.Effect<Credentials, unknown> | undefined
@@ -168,7 +193,10 @@ export interface MysqlOptions {
   readonly collation?: string | undefined
   /** Prepared statements kept open per connection. Default 256. */
   readonly preparedStatements?: number | undefined
-  /** Whether an interrupted statement is stopped on the server by `KILL QUERY`. Default true; false behind proxies that rewrite thread ids. */
+  /**
+   * Whether an interrupted statement is stopped on the server by `KILL QUERY`. Default true; false behind proxies that
+   * rewrite thread ids.
+   */
   readonly cancelQueries?: boolean | undefined
   /** Whether `unprepared` statements of `@effect/sql` may hold several, as its Model needs. Default true. */
   readonly severalStatements?: boolean | undefined
@@ -185,6 +213,7 @@ export interface SqliteOptions {
   readonly url?: Redacted.Redacted | string | undefined
   /** A file; `:memory:` for one connection in memory; none for a private temporary file, removed at the end. */
   readonly filename?: string | undefined
+  /** Opens the file for reading only. Default false. */
   readonly readOnly?: boolean | undefined
   /** How long a statement waits for another connection's lock before it fails. Default 5 seconds. */
   readonly busyTimeout?: Duration.DurationInput | undefined
@@ -265,7 +294,8 @@ const issuesOf = (config: PoolConfig, maxConnections: number): ReadonlyArray<str
 }
 
 /**
- * Fills in the defaults and checks the options; fails with every issue at once.
+ * Fills in the defaults and checks the options; fails with every issue at once. `database` gives the pool its name where
+ * the options do not, and the most connections that it allows, which bounds `poolSize`.
  *
  * @since 0.1.0
  * @category constructors
@@ -317,8 +347,18 @@ export const make = (
  * @category models
  */
 export type DatabaseOptions =
-  | { readonly database: "mysql"; readonly options: MysqlOptions & PoolOptions }
-  | { readonly database: "sqlite"; readonly options: SqliteOptions & PoolOptions }
+  | {
+    /** MySQL or MariaDB. */
+    readonly database: "mysql"
+    /** Of `MysqlDriver.make` and of the pool. */
+    readonly options: MysqlOptions & PoolOptions
+  }
+  | {
+    /** Embedded SQLite. */
+    readonly database: "sqlite"
+    /** Of `SqliteDriver.make` and of the pool. */
+    readonly options: SqliteOptions & PoolOptions
+  }
 
 /**
  * Reads the options of the database called `name` from Effect's `Config`: `DB_<NAME>_URL` (whose scheme chooses

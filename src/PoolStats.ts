@@ -1,6 +1,7 @@
 /**
  * What a pool does, as numbers: a consistent snapshot, who holds what, and the service that tells them.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Context from "effect/Context"

@@ -5,6 +5,7 @@
  * `@effect/sql`. It is checked before it is sent: one statement, as many parameters as it asks for, each of which can
  * be sent.
  *
+ * @module
  * @since 0.1.0
  */
 import * as SqlStatement from "@effect/sql/Statement"
@@ -18,6 +19,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { type DbError, DecodeError, InvalidStatement, ParameterError } from "./DbError.js"
 import type { Driver, Result, Row, Statement } from "./Driver.js"
+import type { RowStream } from "./FiberConnection.js"
 import { type Calls, forgotten } from "./internal/origin.js"
 import { analyze } from "./internal/sessionState.js"
 import { bindNamed } from "./internal/sqlText.js"
@@ -59,6 +61,26 @@ export interface ExecuteResult {
  *
  * The type parameters of the rows are taken at their word; {@link Queries.decode} checks them.
  *
+ * @example
+ * ```ts
+ * import { Effect, Schema, Stream } from "effect"
+ * import { Db } from "effect-sql-pool"
+ *
+ * const Reading = Schema.Struct({ id: Schema.Number, celsius: Schema.Number })
+ *
+ * const program = Effect.gen(function*() {
+ *   const db = yield* Db.Db
+ *   const days = yield* db.list<string>("SELECT DISTINCT day FROM readings WHERE celsius > ?", [30])
+ *   const [first, second] = yield* db.values<[number, string]>("SELECT id, day FROM readings WHERE id < :id", { id: 3 })
+ *   const { insertId } = yield* db.execute("INSERT INTO readings (day, celsius) VALUES (?, ?)", ["2024-02-29", 21])
+ *   // decoded as they come: one connection, constant memory
+ *   const hottest = yield* db.decode(Reading).stream("SELECT id, celsius FROM readings").pipe(
+ *     Stream.runFold(-273, (hottest, { celsius }) => Math.max(hottest, celsius))
+ *   )
+ *   return { days, first, second, insertId, hottest }
+ * })
+ * ```
+ *
  * @since 0.1.0
  * @category models
  */
@@ -79,7 +101,7 @@ export interface Queries {
     sql: Sql,
     params?: Params
   ) => Effect.Effect<ReadonlyArray<A>, DbError>
-  /** Runs a statement for its effect. */
+  /** Runs a statement for its effect, and says what it did. */
   readonly execute: (sql: Sql, params?: Params) => Effect.Effect<ExecuteResult, DbError>
   /**
    * Every row as a record, as the server sends them: one connection for as long as the stream, constant memory, and
@@ -118,16 +140,19 @@ export interface DecodedQueries<A, R> {
  * @category models
  */
 export interface Executor {
+  /** The database, which says what a parameter may be and how SQL is read. */
   readonly driver: Driver
-  /** Called by the fiber that is going to run the effect right away, which gives what the shape makes of the result. */
+  /**
+   * Runs a statement, and gives what `shape` makes of its result. Called by the fiber that is going to run the effect right
+   * away.
+   */
   readonly run: <A>(
     statement: Statement,
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
     shape: (result: Result) => A
   ) => Effect.Effect<A, DbError>
-  readonly stream: (
-    statement: Statement
-  ) => Stream.Stream<{ readonly columns: ReadonlyArray<string>; readonly row: Row }, DbError>
+  /** The rows of a statement as they come. */
+  readonly stream: (statement: Statement) => RowStream
   /** @internal Has the queries remember by which call of the program they were made. */
   readonly calls?: Calls | undefined
 }
@@ -157,7 +182,8 @@ const compileFragment = (
 }
 
 /**
- * Turns what the user wrote into one statement that can be sent.
+ * Turns what the user wrote into one statement that can be sent; nothing is sent yet. `InvalidStatement` when the text is
+ * empty or holds several, `ParameterError` when the parameters do not fit it or one of them cannot be sent.
  *
  * @since 0.1.0
  * @category constructors
@@ -252,7 +278,7 @@ const shapes = {
 const textOf = (driver: Driver, sql: Sql): string => typeof sql === "string" ? sql : compileFragment(driver, sql)[0]
 
 /**
- * The queries over an executor.
+ * The queries over an executor. A program has them already: on `Db`, and on an explicit connection.
  *
  * @since 0.1.0
  * @category constructors

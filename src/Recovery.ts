@@ -4,6 +4,7 @@
  * A statement is run again only when the server surely did not run it, or when running it twice does no harm (a plain
  * read, or one declared {@link idempotent}) and nothing of its connection's session is lost with the connection.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
@@ -23,7 +24,8 @@ import type { Statement } from "./Driver.js"
 export const isStale = (error: DbError): boolean => error._tag === "ConnectionLost" || error._tag === "ReadOnlyError"
 
 /**
- * Whether a statement that failed with this error, outside a transaction and without session state, may be run again.
+ * Whether a statement that failed with this error, outside a transaction and without session state, may be run again:
+ * the server surely did not run it, or it may be run twice. A read-only server surely did not, and another may do it.
  *
  * @since 0.1.0
  * @category predicates
@@ -42,7 +44,8 @@ export const mayRetry = (error: DbError, statement: Statement, declaredIdempoten
 
 /**
  * Whether a transaction that failed with this error may fare better when the whole of it is run again, and surely changed
- * nothing, unless a statement inside has committed by itself: a deadlock, a lock wait, a serialization failure, a read-only server, a connection lost before COMMIT was sent.
+ * nothing, unless a statement inside has committed by itself: a deadlock, a lock wait, a serialization failure, a read-only
+ * server, a connection lost before COMMIT was sent.
  *
  * @since 0.1.0
  * @category predicates
@@ -65,7 +68,7 @@ export const mayRetryTransaction = (error: DbError): boolean => {
 
 /**
  * Full jitter: each delay is uniform between nothing and the smaller of `cap` and `base · 2ⁿ`, so that many clients
- * that failed together do not come back together.
+ * that failed together do not come back together. It never ends: intersect it with `Schedule.recurs`.
  *
  * Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
  *
@@ -113,6 +116,15 @@ export class Idempotent extends Context.Reference<Idempotent>()("effect-sql-pool
 /**
  * Declares that every statement of the effect, and of what it forks, may be run twice: a statement whose connection
  * was lost in flight is then retried instead of failing with `outcome: "unknown"`. It says nothing of transactions.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Db, Recovery } from "effect-sql-pool"
+ *
+ * const seen = (id: number) =>
+ *   Effect.flatMap(Db.Db, (db) => db.execute("UPDATE users SET seen = 1 WHERE id = ?", [id])).pipe(Recovery.idempotent)
+ * ```
  *
  * @since 0.1.0
  * @category combinators

@@ -4,6 +4,7 @@
  * This file chooses the binding, and no other one imports it; the rest takes it as a value. What it owns besides are the
  * connections of one driver: those that are still open when its scope closes are closed.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"

@@ -2,6 +2,7 @@
  * Transactions on the connection of a session: begin, savepoints for nested ones, commit or rollback, with outcomes
  * that are errors of their own and never defects.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
@@ -32,9 +33,10 @@ export interface TransactionOptions {
   readonly readOnly?: boolean | undefined
   /**
    * When to run the whole of it again after what `Recovery.mayRetryTransaction` names: a deadlock, a lock wait, a
-   * connection that was lost before COMMIT was sent. Then the effect must do nothing that may not be done twice. Not after a
-   * statement that may have committed by itself, such as CREATE TABLE or CALL on MySQL. Default: never; `Recovery.schedule` is one with full jitter. Of a nested transaction it is the outermost's that counts, since
-   * the server undoes all of it.
+   * connection that was lost before COMMIT was sent. Then the effect must do nothing that may not be done twice. Not after
+   * a statement that may have committed by itself, such as CREATE TABLE or CALL on MySQL. Default: never;
+   * `Recovery.schedule` is one with full jitter. Of a nested transaction it is the outermost's that counts, since the
+   * server undoes all of it.
    */
   readonly retry?: Schedule.Schedule<unknown, DbError> | undefined
   /** How long to wait for a connection. Default: the pool's `acquireTimeout`. */
@@ -50,6 +52,24 @@ export interface TransactionOptions {
  * `outcome: "unknown"`. After the server has undone all of it by itself, as for a deadlock, further statements and the
  * COMMIT are `TransactionAborted`. Interruption stops the running statement, leaves the rollback to the pool and returns
  * at once; only a COMMIT that has been sent is waited for, and what a session or transaction around it goes on with.
+ *
+ * A program says `db.transaction`, or `sql.withTransaction`:
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Db, Recovery } from "effect-sql-pool"
+ *
+ * const move = (from: number, to: number, amount: number) =>
+ *   Effect.flatMap(Db.Db, (db) =>
+ *     db.transaction(
+ *       Effect.gen(function*() {
+ *         yield* db.execute("UPDATE accounts SET balance = balance - ? WHERE id = ?", [amount, from])
+ *         yield* db.execute("UPDATE accounts SET balance = balance + ? WHERE id = ?", [amount, to])
+ *       }),
+ *       { isolation: "SERIALIZABLE", retry: Recovery.schedule }
+ *     ))
+ * ```
  *
  * @since 0.1.0
  * @category combinators

@@ -24,7 +24,12 @@ import {
   type Tokens
 } from "./sqlText.js"
 
-/** @internal */
+/**
+ * What a statement's text says of its parameters and of the state of its session.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface StatementTraits {
   /** Nothing but white space, comments and semicolons. */
   readonly empty: boolean

@@ -49,9 +49,9 @@ it.effect("a statement that nobody watches is run as it is", () =>
       const effect = Effect.never
       const run = watched(pool, () => effect)
       const statement = FakeDriver.statement("SELECT id")
-      expect(run(statement, fiber)).toBe(effect)
+      expect(run(statement, fiber, identity)).toBe(effect)
       pool.listener = () => undefined
-      expect(run(statement, fiber)).not.toBe(effect)
+      expect(run(statement, fiber, identity)).not.toBe(effect)
       return Effect.void
     })))
 
