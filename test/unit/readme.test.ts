@@ -62,9 +62,9 @@ describe("the code on the pages", () => {
 })
 
 describe("the README", () => {
-  it("is read in three minutes: at most 900 words besides code and tables", () => {
+  it("is read in three minutes: at most 950 words besides code and tables", () => {
     const prose = read("README.md").replace(/```[\s\S]*?```/g, "").replace(/^\|.*$/gm, "").replace(/<!--.*?-->/g, "")
-    expect(prose.split(/\s+/).filter((word) => /\w/.test(word)).length).toBeLessThanOrEqual(900)
+    expect(prose.split(/\s+/).filter((word) => /\w/.test(word)).length).toBeLessThanOrEqual(950)
   })
 
   it("names every example", () => {
