@@ -4,7 +4,7 @@
 import * as Reactivity from "@effect/experimental/Reactivity"
 import * as Statement from "@effect/sql/Statement"
 import { expect, it } from "@effect/vitest"
-import { Context, DefaultServices, Effect, Tracer } from "effect"
+import { Context, DefaultServices, Effect, identity, Tracer } from "effect"
 import { vi } from "vitest"
 import * as DbClient from "../../src/DbClient.js"
 import { watched } from "../../src/internal/watched.js"
