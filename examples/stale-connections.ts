@@ -89,8 +89,11 @@ const program = Effect.gen(function*() {
     Effect.catchTag("ConnectionLost", ({ outcome }) => Console.log(`a transaction: ${outcome}`))
   )
   yield* Console.log(`at the end: ${(yield* db.list("SELECT amount FROM espdemo_payments ORDER BY id")).join(", ")}`)
-  const { lost, retried } = yield* Effect.flatMap(PoolStats.PoolStats, (stats) => stats.snapshot)
-  yield* Console.log(`connections lost: ${lost}, statements run again: ${retried}`)
+  const { lost, retriedReads, retriedUnexecuted } = yield* Effect.flatMap(
+    PoolStats.PoolStats,
+    (stats) => stats.snapshot
+  )
+  yield* Console.log(`connections lost: ${lost}, statements run again: ${retriedReads + retriedUnexecuted}`)
 })
 
 const database = url === undefined ? DbLayer.sqlite() : optimistic(Redacted.make(url))

@@ -2,6 +2,7 @@
  * What happens to a pool, as it happens: a stream of events. The pool logs the same ones through Effect's logger, at the
  * levels that {@link PoolEvent} names.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Context from "effect/Context"

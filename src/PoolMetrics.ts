@@ -35,6 +35,7 @@
  *
  * A metric of Effect has its unit as an attribute named `unit`, from which exporters read it. Attributes are text, ports too.
  *
+ * @module
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"

@@ -6,6 +6,7 @@
  * when the process exits or crashes, and on SIGINT, SIGTERM or SIGHUP. What draws is loaded when a monitor starts, not
  * before.
  *
+ * @module
  * @since 0.1.0
  */
 import type * as Duration from "effect/Duration"
