@@ -1,6 +1,6 @@
 /**
  * What happens to a pool, as it happens: a stream of events. The pool logs the same ones through Effect's logger, at the
- * levels that {@link PoolEvent} names.
+ * levels that each names.
  *
  * @module
  * @since 0.1.0
@@ -13,76 +13,161 @@ import type { ConnectFailure } from "./DbError.js"
 import type { CloseReason } from "./PoolStats.js"
 
 /**
- * Something that happened to the pool called `pool`, `at` so many milliseconds since 1970 by Effect's `Clock`. Times are in
- * milliseconds; `connection` is what the server calls it (`CONNECTION_ID()`), `fiber` such as `#12`.
- *
- * - `Opened` (logged as Debug): a connect worked, after `connectMillis`.
- * - `ConnectFailed` (Warning): a connect did not.
- * - `Recovered` (Info): the first connect that works after `failures` that did not, the first of which was `downMillis` ago.
- * - `Closed` (Debug): a connection of that age is closed, for whatever reason.
- * - `Lost` (Warning): a connection broke, or did not answer any more.
- * - `TakenBack` (Trace): a fiber did not use its connection and had nothing on it; somebody else gets it.
- * - `Exhausted` (Warning): somebody waits while every place is held; told once until nobody waits any more.
- * - `LeakSuspected` (Warning): a connection is held for longer than `leakDetectionThreshold`; `holding` says why it is,
- *   `origin` by what and where it was acquired, a line for each frame.
+ * What every event says.
  *
  * @since 0.1.0
  * @category models
  */
-export type PoolEvent = Data.TaggedEnum<{
-  Opened: {
-    readonly pool: string
-    readonly at: number
-    readonly connection: string
-    readonly connectMillis: number
-  }
-  ConnectFailed: {
-    readonly pool: string
-    readonly at: number
-    readonly error: ConnectFailure
-  }
-  Recovered: {
-    readonly pool: string
-    readonly at: number
-    readonly downMillis: number
-    readonly failures: number
-  }
-  Closed: {
-    readonly pool: string
-    readonly at: number
-    readonly connection: string
-    readonly reason: CloseReason
-    readonly ageMillis: number
-  }
-  Lost: {
-    readonly pool: string
-    readonly at: number
-    readonly connection: string
-    readonly reason: string
-  }
-  TakenBack: {
-    readonly pool: string
-    readonly at: number
-    readonly connection: string
-    readonly fiber: string
-  }
-  Exhausted: {
-    readonly pool: string
-    readonly at: number
-    readonly waiting: number
-    readonly held: number
-    readonly max: number
-  }
-  LeakSuspected: {
-    readonly pool: string
-    readonly at: number
-    readonly connection: string
-    readonly fiber: string
-    readonly heldMillis: number
-    readonly holding: string
-    readonly origin: Option.Option<string>
-  }
-}>
+export interface Happening {
+  /** The pool's name. */
+  readonly pool: string
+  /** When, in milliseconds since 1970 by Effect's `Clock`. */
+  readonly at: number
+}
+
+/**
+ * A connect worked. Logged as Debug.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Opened extends Happening {
+  /** What tells it from other events. */
+  readonly _tag: "Opened"
+  /** What the server calls the connection (`CONNECTION_ID()`). */
+  readonly connection: string
+  /** How long it took, in milliseconds. */
+  readonly connectMillis: number
+}
+
+/**
+ * A connect did not work. Logged as Warning.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ConnectFailed extends Happening {
+  /** What tells it from other events. */
+  readonly _tag: "ConnectFailed"
+  /** Why. */
+  readonly error: ConnectFailure
+}
+
+/**
+ * The first connect that works after some that did not. Logged as Info.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Recovered extends Happening {
+  /** What tells it from other events. */
+  readonly _tag: "Recovered"
+  /** How long ago the first of them failed, in milliseconds. */
+  readonly downMillis: number
+  /** How many failed. */
+  readonly failures: number
+}
+
+/**
+ * A connection is closed, for whatever reason. Logged as Debug.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Closed extends Happening {
+  /** What tells it from other events. */
+  readonly _tag: "Closed"
+  /** What the server called the connection (`CONNECTION_ID()`). */
+  readonly connection: string
+  /** Why. */
+  readonly reason: CloseReason
+  /** For how long it was open, in milliseconds. */
+  readonly ageMillis: number
+}
+
+/**
+ * A connection broke, or did not answer any more. Logged as Warning.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Lost extends Happening {
+  /** What tells it from other events. */
+  readonly _tag: "Lost"
+  /** What the server called the connection (`CONNECTION_ID()`). */
+  readonly connection: string
+  /** How that was noticed. */
+  readonly reason: string
+}
+
+/**
+ * A fiber did not use its connection and had nothing on it: somebody else gets it. Logged as Trace.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TakenBack extends Happening {
+  /** What tells it from other events. */
+  readonly _tag: "TakenBack"
+  /** What the server calls the connection (`CONNECTION_ID()`). */
+  readonly connection: string
+  /** The fiber that had it, such as `#12`. */
+  readonly fiber: string
+}
+
+/**
+ * Somebody waits while every place is held; told once until nobody waits any more. Logged as Warning.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Exhausted extends Happening {
+  /** What tells it from other events. */
+  readonly _tag: "Exhausted"
+  /** How many wait. */
+  readonly waiting: number
+  /** Connections that are held. */
+  readonly held: number
+  /** The most that there may be. */
+  readonly max: number
+}
+
+/**
+ * A connection is held for longer than `leakDetectionThreshold`. Logged as Warning.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface LeakSuspected extends Happening {
+  /** What tells it from other events. */
+  readonly _tag: "LeakSuspected"
+  /** What the server calls the connection (`CONNECTION_ID()`). */
+  readonly connection: string
+  /** The fiber that borrowed it, such as `#12`. */
+  readonly fiber: string
+  /** For how long, in milliseconds. */
+  readonly heldMillis: number
+  /** Why the pool cannot take it back. */
+  readonly holding: string
+  /** By what and where it was acquired, a line for each frame of the stack. */
+  readonly origin: Option.Option<string>
+}
+
+/**
+ * Something that happened to a pool.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type PoolEvent =
+  | Opened
+  | ConnectFailed
+  | Recovered
+  | Closed
+  | Lost
+  | TakenBack
+  | Exhausted
+  | LeakSuspected
 
 /**
  * Makes events, and matches them by tag.
@@ -90,7 +175,7 @@ export type PoolEvent = Data.TaggedEnum<{
  * @since 0.1.0
  * @category constructors
  */
-export const PoolEvent = Data.taggedEnum<PoolEvent>()
+export const PoolEvent: Data.TaggedEnum.Constructor<PoolEvent> = Data.taggedEnum<PoolEvent>()
 
 /**
  * What happened in plain English, as the pool logs it; of a suspected leak, the stack follows on lines of its own.

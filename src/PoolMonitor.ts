@@ -14,17 +14,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import type * as monitorScreen from "./internal/monitorScreen.js"
+import type { Output } from "./internal/monitorScreen.js"
 import * as PoolEvents from "./PoolEvents.js"
 import * as PoolStats from "./PoolStats.js"
 
-/**
- * What a monitor writes to: `process.stdout`, or anything like it.
- *
- * @since 0.1.0
- * @category models
- */
-export type Output = monitorScreen.Output
+export type { Output } from "./internal/monitorScreen.js"
 
 /**
  * How a monitor shows what it sees.
@@ -53,8 +47,11 @@ export interface MonitorOptions {
  * @category models
  */
 export interface Source {
+  /** The pool as it is now. */
   readonly snapshot: Effect.Effect<PoolStats.PoolSnapshot>
+  /** Who holds its connections now. */
   readonly holders: Effect.Effect<ReadonlyArray<PoolStats.Holder>>
+  /** What happens to it. */
   readonly events: Stream.Stream<PoolEvents.PoolEvent>
 }
 

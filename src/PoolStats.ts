@@ -120,6 +120,19 @@ export interface PoolCounters {
 }
 
 /**
+ * A connect that failed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface FailedConnect {
+  /** When, in milliseconds since 1970 by Effect's `Clock`. */
+  readonly at: number
+  /** Why. */
+  readonly error: ConnectFailure
+}
+
+/**
  * A pool at one instant. Its parts add up: `held` is `heldClean + heldWithState + heldExplicitly`; `closed` is the sum of
  * `closedBy`; the connections open now, `idle + held + busy`, are `created - closed`; `waitTimes` counts what was
  * acquired, `connectTimes` what was created, and `useTimes` what was acquired and is not `held` any more.
@@ -150,8 +163,8 @@ export interface PoolSnapshot extends PoolCounts, Readonly<PoolCounters> {
   readonly oldestWaitMillis: number
   /** Connections closed, by reason. */
   readonly closedBy: Readonly<Record<CloseReason, number>>
-  /** The last connect that failed, and when, in milliseconds since 1970; it stays when later ones work. */
-  readonly lastConnectFailure: Option.Option<{ readonly at: number; readonly error: ConnectFailure }>
+  /** The last connect that failed; it stays when later ones work. */
+  readonly lastConnectFailure: Option.Option<FailedConnect>
   /** From the wish for a connection until it was granted; 0 for those served at once, and none for those never served. */
   readonly waitTimes: Histogram
   /** From the grant of a connection until its borrower gave it back or lost it. */

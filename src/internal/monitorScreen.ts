@@ -13,13 +13,24 @@ import { createLogUpdate } from "log-update"
 import { onExit } from "signal-exit"
 import stringWidth from "string-width"
 
-/** @internal What a monitor writes to; `process.stdout` is one. */
+/**
+ * What a monitor writes to: `process.stdout`, or anything like it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Output {
+  /** Writes the text. */
   readonly write: (text: string | Uint8Array) => unknown
+  /** Whether it is a terminal. */
   readonly isTTY?: boolean | undefined
+  /** How many characters a line of the terminal takes. */
   readonly columns?: number | undefined
+  /** How many lines the terminal has. */
   readonly rows?: number | undefined
+  /** Calls back when the terminal has another size. */
   readonly on?: (event: "resize", listener: () => void) => unknown
+  /** Ends that. */
   readonly off?: (event: "resize", listener: () => void) => unknown
 }
 
