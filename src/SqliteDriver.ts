@@ -13,7 +13,7 @@ import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import type * as DbError from "./DbError.js"
 import type { Connection, Driver, TransactionSyntax } from "./Driver.js"
-import { type Shared, SqliteConnection } from "./internal/sqliteConnection.js"
+import { allowWrites, forbidWrites, type Shared, SqliteConnection } from "./internal/sqliteConnection.js"
 import { reasonOf, refusedConnect } from "./internal/sqliteErrors.js"
 import { type Binding, openHandle } from "./internal/sqliteHandle.js"
 import { patiently } from "./internal/sqliteLocks.js"
@@ -43,9 +43,9 @@ const transactionSyntax = (readOnlyDatabase: boolean): TransactionSyntax => ({
   begin: ({ isolation, readOnly }) => {
     if (isolation !== undefined && isolation !== "SERIALIZABLE") return undefined
     if (readOnlyDatabase) return ["BEGIN DEFERRED"]
-    return readOnly === true ? ["PRAGMA query_only = 1", "BEGIN DEFERRED"] : ["BEGIN IMMEDIATE"]
+    return readOnly === true ? [forbidWrites, "BEGIN DEFERRED"] : ["BEGIN IMMEDIATE"]
   },
-  after: ({ readOnly }) => readOnly === true && !readOnlyDatabase ? ["PRAGMA query_only = 0"] : [],
+  after: ({ readOnly }) => readOnly === true && !readOnlyDatabase ? [allowWrites] : [],
   commit: "COMMIT",
   rollback: "ROLLBACK",
   savepoint: (name) => `SAVEPOINT ${name}`,

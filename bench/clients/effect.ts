@@ -75,6 +75,30 @@ const executed = (connection: Connection, sql: string, params: ReadonlyArray<unk
     )
   })
 
+/**
+ * What Effect itself costs: mysql2's connections, held, in `Effect.async` and nothing else. Nothing is borrowed, checked or
+ * counted, and an interruption leaves its statement running.
+ */
+export const held: OpenClient = async (target) => {
+  const all = await Promise.all(Array.from({ length: connections }, () => connect(target)))
+  const of = (lane: number): Connection => all[lane % all.length]!
+  const queried = (connection: Connection, sql: string) => Effect.promise(() => connection.promise().query(sql))
+  return effectClient({
+    select: (n, lane) => executed(of(lane), texts.select, [idOf(n)]),
+    insert: (n, lane) => executed(of(lane), texts.insert, [`row ${n}`]),
+    transaction: (n, lane) =>
+      Effect.all([
+        queried(of(lane), "START TRANSACTION"),
+        executed(of(lane), texts.lock, [idOf(n)]),
+        executed(of(lane), texts.update, [idOf(n)]),
+        executed(of(lane), texts.log, [idOf(n)]),
+        queried(of(lane), "COMMIT")
+      ], { discard: true }),
+    rows: (_, lane) => executed(of(lane), texts.rows),
+    stream: (_, lane) => Effect.promise(() => countRows(of(lane).execute(texts.stream).stream()))
+  }, () => Promise.resolve(all.forEach((connection) => connection.destroy())))
+}
+
 /** What one writes with `effect/Pool` in a few lines. */
 export const effectPool: OpenClient = async (target) => {
   const scope = await Effect.runPromise(Scope.make())

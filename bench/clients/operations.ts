@@ -71,19 +71,21 @@ export const promiseClient = (operations: PromiseOperations, close: () => Promis
   }
 })
 
-export type EffectOperations = Readonly<Record<Kind, (n: number) => Effect.Effect<unknown, unknown>>>
+/** `lane` is which of the loops it is, from 0; of no meaning when every operation is in a fiber of its own. */
+export type EffectOperations = Readonly<Record<Kind, (n: number, lane: number) => Effect.Effect<unknown, unknown>>>
 
 export const effectClient = (operations: EffectOperations, close: () => Promise<unknown>): Client => ({
   run: ({ each, fibers, kind, operations: total }) => {
     const operation = operations[kind]
     let next = 0
-    const one = Effect.suspend(() => operation(next++))
-    const inFiber = each ? Effect.flatten(Effect.fork(one)) : one
-    const checked = kind === "stream" ? Effect.map(inFiber, expectRows) : inFiber
-    const loop = Effect.whileLoop({ while: () => next < total, body: () => checked, step: () => undefined })
-    return Effect.runPromise(
-      Effect.forEach(Array.from({ length: fibers }), () => loop, { concurrency: "unbounded", discard: true })
-    )
+    const loop = (lane: number): Effect.Effect<void, unknown> => {
+      const one = Effect.suspend(() => operation(next++, lane))
+      const inFiber = each ? Effect.flatten(Effect.fork(one)) : one
+      const checked = kind === "stream" ? Effect.map(inFiber, expectRows) : inFiber
+      return Effect.whileLoop({ while: () => next < total, body: () => checked, step: () => undefined })
+    }
+    const lanes = Array.from({ length: fibers }, (_, lane) => lane)
+    return Effect.runPromise(Effect.forEach(lanes, loop, { concurrency: "unbounded", discard: true }))
   },
   close: async () => {
     await close()

@@ -17,7 +17,7 @@ export const pools: Readonly<Record<string, OpenClient>> = {
   SqlClient: effect.ownSqlClient
 }
 
-const clients = { "mysql2, held": mysql2.raw, ...pools }
+const clients = { "mysql2, held": mysql2.raw, "mysql2 in Effect, held": effect.held, ...pools }
 
 const ahead: ReadonlyArray<Goal> = [
   { arm: "Db", to: "mysql2, held", measure: "cpu", atMost: 1.15 },

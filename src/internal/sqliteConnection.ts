@@ -27,6 +27,12 @@ const temporaryAtMost = new Set(
   ["CREATE", "ALTER", "DROP", "INSERT", "REPLACE", "UPDATE", "DELETE", "SELECT", "VALUES", "WITH"]
 )
 
+/** @internal Has the connection take no writes, as in a read-only transaction. */
+export const forbidWrites = "PRAGMA query_only = 1"
+
+/** @internal Takes {@link forbidWrites} back. */
+export const allowWrites = "PRAGMA query_only = 0"
+
 /** Transactions and savepoints leave nothing that `isTransaction` does not tell. */
 const tracesOf = ({ changesSession, transaction, verb }: Statement["traits"]): Traces => {
   const ofTransaction = transaction === "begin" || verb === "SAVEPOINT" || verb === "RELEASE" || verb === "ROLLBACK"
@@ -54,6 +60,7 @@ export class SqliteConnection implements Connection {
   #handle: Handle | undefined
   #ended = false
   #traces: Traces = "none"
+  #writesForbidden = false
   #waiting: Fiber.RuntimeFiber<unknown, unknown> | undefined
   #endCursor: ((why: DbError.DbError) => void) | undefined
   readonly #shared: Shared
@@ -67,7 +74,7 @@ export class SqliteConnection implements Connection {
 
   readonly session = (): SessionState => {
     if (this.#handle?.database.isTransaction === true) return "transaction"
-    return this.#traces === "none" ? "clean" : "changed"
+    return this.#traces === "none" && !this.#writesForbidden ? "clean" : "changed"
   }
 
   readonly run = (statement: Statement, done: (result: Exit.Exit<Result, DbError.DbError>) => void): void => {
@@ -141,7 +148,9 @@ export class SqliteConnection implements Connection {
     done: (result: Exit.Exit<A, DbError.DbError>) => void,
     mayWait = true
   ): void {
-    const traces = tracesOf(traits)
+    const switches = sql === forbidWrites || sql === allowWrites
+    if (switches) this.#writesForbidden = sql === forbidWrites
+    const traces = switches ? "none" : tracesOf(traits)
     if (this.#traces !== "anything" && traces !== "none") this.#traces = traces
     const attempt = (): Either.Either<A, DbError.DbError> => this.#attempt(sql, step)
     const first = attempt()
@@ -161,6 +170,8 @@ export class SqliteConnection implements Connection {
       try: () => {
         const inTransaction = old?.database.isTransaction === true
         if (inTransaction) old.database.exec("ROLLBACK")
+        if (this.#writesForbidden) old?.database.exec(allowWrites)
+        this.#writesForbidden = false
         if (this.#traces === "none") return
         const tidy = this.#traces === "temporary" && !inTransaction && old !== undefined && dropTemporary(old)
         if (!tidy) this.#reopen(old)

@@ -443,6 +443,24 @@ describe("reset", () => {
       expect(transaction.after?.({ readOnly: true })).toEqual(["PRAGMA query_only = 0"])
     }))
 
+  it.scopedLive("leave nothing when they may only read, once the connection may write again", () =>
+    Effect.gen(function*() {
+      const driver = yield* database({ filename: ":memory:" })
+      const one = yield* open(driver)
+      const [readOnly = "", begin = ""] = driver.transaction.begin({ readOnly: true }) ?? []
+      yield* run(one, readOnly)
+      expect(one.session()).toBe("changed")
+      yield* run(one, begin)
+      yield* run(one, driver.transaction.commit)
+      expect(one.session()).toBe("changed")
+      yield* run(one, driver.transaction.after?.({ readOnly: true })[0] ?? "")
+      expect(one.session()).toBe("clean")
+      yield* run(one, readOnly)
+      yield* one.reset
+      expect(one.session()).toBe("clean")
+      yield* run(one, "CREATE TABLE written (id INTEGER)")
+    }))
+
   it.scopedLive("drops temporary objects without opening the file again, where there is nothing else", () =>
     Effect.gen(function*() {
       const place = Path.join(yield* directory, "place")
