@@ -1,5 +1,6 @@
 /**
- * What a program shows of its pool: metrics as Prometheus scrapes them, spans of statements and of waits, and statistics.
+ * What a program shows of its pool: metrics as Prometheus scrapes them, spans of statements and of waits, events, and
+ * statistics.
  *
  * A service would give `NodeSdk.layer` a `PrometheusExporter` with a port and a `BatchSpanProcessor`; here both are read at
  * the end and printed.
@@ -7,9 +8,10 @@
 import { NodeSdk } from "@effect/opentelemetry"
 import { PrometheusExporter, PrometheusSerializer } from "@opentelemetry/exporter-prometheus"
 import { InMemorySpanExporter, SimpleSpanProcessor } from "@opentelemetry/sdk-trace-base"
-import { Console, Effect, Layer } from "effect"
-import { Db, DbLayer, PoolMetrics, PoolStats } from "../src/index.js"
+import { Console, Effect, Layer, Stream } from "effect"
+import { Db, DbLayer, PoolEvents, PoolMetrics, PoolStats } from "../src/index.js"
 
+// #region telemetry
 const metrics = new PrometheusExporter({ preventServerStart: true })
 const spans = new InMemorySpanExporter()
 
@@ -21,6 +23,21 @@ const Telemetry = NodeSdk.layer(() => ({
 
 // the metrics stand beside the database whose pool they tell of
 const Database = Layer.provideMerge(PoolMetrics.layer, DbLayer.sqlite({ poolSize: 2, name: "shop" }))
+// #endregion
+
+// #region watch
+/** Says who has a connection whenever somebody has to wait because all of them are taken. */
+const watch = Effect.gen(function*() {
+  const { stream } = yield* PoolEvents.PoolEvents
+  const { holders } = yield* PoolStats.PoolStats
+  const exhausted = Stream.filter(stream, ({ _tag }) => _tag === "Exhausted")
+  yield* Stream.runForEach(exhausted, (event) =>
+    Effect.flatMap(holders, (all) => {
+      const who = all.map(({ fiber, heldMillis, kind }) => `${fiber} (${kind}, for ${heldMillis} ms)`)
+      return Console.log(`${PoolEvents.format(event)}: ${who.join(", ")}`)
+    }))
+})
+// #endregion
 
 const order = (id: number) =>
   Effect.gen(function*() {
@@ -34,6 +51,7 @@ const order = (id: number) =>
 
 const program = Effect.gen(function*() {
   const db = yield* Db.Db
+  yield* Effect.fork(watch)
   yield* db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, price INTEGER NOT NULL)")
   yield* Effect.forEach([1, 2, 3, 4, 5, 6], order, { concurrency: 6 })
   // refused, and counted as that

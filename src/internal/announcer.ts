@@ -22,7 +22,8 @@ type Tag = PoolEvent["_tag"]
 /** How many events a reader may be late. */
 const mostUnread = 1_000
 
-const levels: Readonly<Record<Tag, LogLevel.Literal>> = {
+/** @internal At which level each event is logged. */
+export const levels: Readonly<Record<Tag, LogLevel.Literal>> = {
   Opened: "Debug",
   ConnectFailed: "Warning",
   Recovered: "Info",

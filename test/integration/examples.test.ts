@@ -44,7 +44,13 @@ const shows: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     "migrations that were new: 3 add_year\n",
     "of the year: 1815"
   ],
+  "monitor.ts": [
+    /\[pool shop\] 4 of 4 connections .*served [1-9]\d*\/s/,
+    "customer 12 has seen enough",
+    "the shop is closed\n"
+  ],
   "observability.ts": [
+    /shop is exhausted: 2 of 2 connections are held, and [1-9] fibers? waits?: #\d+ \(session, /,
     "db_client_connection_limit{unit=\"{connection}\",db_client_connection_pool_name=\"shop\"} 2",
     "error_type=\"UniqueViolation\"",
     "7 of order",

@@ -132,7 +132,15 @@ describe("the tarball", () => {
       const name = `dist/${file.slice(0, -3)}`
       return [`src/${file}`, `${name}.js`, `${name}.js.map`, `${name}.d.ts`, `${name}.d.ts.map`]
     })
-    expect(files.sort()).toEqual(["CHANGELOG.md", "LICENSE", "README.md", "package.json", ...built].sort())
+    const others = [
+      "CHANGELOG.md",
+      "LICENSE",
+      "README.md",
+      "bin/effect-sql-pool.js",
+      "dashboards/grafana.json",
+      "package.json"
+    ]
+    expect(files.sort()).toEqual([...others, ...built].sort())
   })
 
   it("has the source of every map", () => {
@@ -231,6 +239,16 @@ describe("installed by npm under strict peer rules", () => {
     const { code, err, out } = await runProgram("22")
     expect({ code, err }).toEqual({ code: 0, err: "" })
     expect(JSON.parse(out)).toEqual(answer)
+  })
+
+  it("has the command", async () => {
+    const { code, err, out } = await run(
+      join(consumer, "node_modules/.bin/effect-sql-pool"),
+      ["monitor", "--seconds", "1"],
+      consumer
+    )
+    expect({ code, err }).toEqual({ code: 0, err: "" })
+    expect(out).toContain("[pool embedded SQLite] ")
   })
 
   it("runs on Node 20 by the optional binding", async () => {

@@ -5,9 +5,12 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import ts from "typescript"
 import { describe, expect, it } from "vitest"
+import { levels } from "../../src/internal/announcer.js"
+import { duration, numbers, times } from "../../src/internal/metricTable.js"
 import { resolve } from "../../src/internal/mysqlOptions.js"
 import { settingsOf } from "../../src/internal/sqliteOptions.js"
 import * as PoolConfig from "../../src/PoolConfig.js"
+import * as PoolStats from "../../src/PoolStats.js"
 
 const root = fileURLToPath(new URL("../../", import.meta.url))
 const read = (path: string): string => readFileSync(join(root, path), "utf8")
@@ -101,11 +104,14 @@ const rowsUnder = (page: string, heading: string): ReadonlyArray<ReadonlyArray<s
 
 const unquoted = (cell = ""): string => cell.replaceAll("`", "")
 
-/** The names of what the options of that interface are. */
+const nameOf = (member: ts.TypeElement): string => (member.name as ts.Identifier).text
+
+const treeOf = (file: string): ts.SourceFile => ts.createSourceFile(file, read(file), ts.ScriptTarget.Latest)
+
+/** The names of what the options, or the fields, of that interface are. */
 const optionsOf = (file: string, name: string): Array<string> => {
-  const tree = ts.createSourceFile(file, read(file), ts.ScriptTarget.Latest)
-  const found = tree.statements.find((node) => ts.isInterfaceDeclaration(node) && node.name.text === name)
-  return (found as ts.InterfaceDeclaration).members.map((member) => (member.name as ts.Identifier).text)
+  const found = treeOf(file).statements.find((node) => ts.isInterfaceDeclaration(node) && node.name.text === name)
+  return (found as ts.InterfaceDeclaration).members.map(nameOf)
 }
 
 /** What a default is called on the page, as the value that the code gives: a number of milliseconds for a duration. */
@@ -202,5 +208,106 @@ describe("the errors", () => {
     expect(row.map((cell) => cell.length > 0)).toEqual([true, true, true, true])
     const told = { yes: "true", no: "false" }[row[1] ?? ""]
     expect(told).toBe(later)
+  })
+})
+
+/** Of a pool that has done nothing: what the metrics read. */
+const nothing = {
+  ...PoolStats.makeCounters(),
+  closedBy: PoolStats.makeClosedBy()
+} as PoolStats.PoolSnapshot
+
+describe("what can be watched", () => {
+  const page = "docs/observability.md"
+  const toldUnder = (...headings: ReadonlyArray<string>): ReadonlyArray<string> =>
+    headings.flatMap((heading) => rowsUnder(page, heading).map(([name]) => unquoted(name)))
+
+  it.each([
+    {
+      what: "of a snapshot",
+      headings: ["Of now", "Counted", "Times"],
+      fields: [
+        ...optionsOf("src/PoolStats.ts", "PoolSnapshot"),
+        ...optionsOf("src/PoolStats.ts", "PoolCounters"),
+        ...optionsOf("src/DbError.ts", "PoolCounts")
+      ]
+    },
+    { what: "of a histogram", headings: ["A histogram"], fields: optionsOf("src/PoolStats.ts", "Histogram") },
+    { what: "of a holder", headings: ["Holders"], fields: optionsOf("src/PoolStats.ts", "Holder") }
+  ])("every field $what is told, with its unit", ({ fields, headings }) => {
+    expect([...toldUnder(...headings)].sort()).toEqual(fields.sort())
+    const rows = headings.flatMap((heading) => rowsUnder(page, heading))
+    expect(rows.filter(([, unit, meaning]) => unit === "" || meaning === "")).toEqual([])
+  })
+
+  it("names first the counters that are the ways in which a borrow ends", () => {
+    const acquisitions = numbers.find(({ name }) => name === "effect_sql_pool.acquisitions")!
+    // each of them reads one counter
+    const counted = Object.entries(PoolStats.makeCounters()).filter(([name]) =>
+      Object.values(acquisitions.read({ ...nothing, [name]: 1 })).includes(1)
+    )
+    expect(toldUnder("Counted").slice(0, counted.length)).toEqual(counted.map(([name]) => name))
+    expect(counted.length).toBe(7)
+  })
+
+  it("says what each part of PoolStats is", () => {
+    for (const name of optionsOf("src/PoolStats.ts", "PoolStatsService")) {
+      expect(read(page)).toMatch(new RegExp("^`" + name + "[`(]", "m"))
+    }
+  })
+
+  it("has every reason to close a connection", () => {
+    expect([...toldUnder("Why a connection is closed")].sort()).toEqual(Object.keys(PoolStats.makeClosedBy()).sort())
+  })
+
+  it("has every event with its level and its fields", () => {
+    const type = treeOf("src/PoolEvents.ts").statements.find(
+      (node): node is ts.TypeAliasDeclaration => ts.isTypeAliasDeclaration(node) && node.name.text === "PoolEvent"
+    )!.type as ts.TypeReferenceNode
+    const events = (type.typeArguments![0] as ts.TypeLiteralNode).members.map((member) => ({
+      tag: nameOf(member),
+      fields: ((member as ts.PropertySignature).type as ts.TypeLiteralNode).members.map(nameOf)
+        .filter((name) => name !== "pool" && name !== "at")
+    }))
+    const told = rowsUnder(page, "Events").map(([tag, level, , fields = ""]) => ({
+      tag: unquoted(tag),
+      level,
+      fields: unquoted(fields).split(", ")
+    }))
+    expect(told).toEqual(events.map(({ fields, tag }) => ({ tag, level: levels[tag as keyof typeof levels], fields })))
+  })
+
+  const types = { counter: "Counter", upDown: "UpDownCounter", gauge: "Gauge" }
+  const metrics = [
+    ...numbers.map(({ by, name, read, type, unit }) => ({
+      name,
+      type: types[type],
+      unit,
+      attributes: by === undefined ? [] : [by, ...Object.keys(read(nothing))]
+    })),
+    ...times.map(({ name, unit }) => ({ name, type: "Histogram", unit, attributes: [] }))
+  ]
+
+  it("has every metric with its type, its unit and its attributes", () => {
+    const told = ["Of the conventions", "Beyond the conventions"].flatMap((heading) => rowsUnder(page, heading)).map(
+      ([name, type, unit, attributes = ""]) => ({
+        name: unquoted(name),
+        type,
+        unit: unquoted(unit),
+        attributes: [...attributes.matchAll(/`([^`]+)`/g)].map(([, each]) => each!)
+      })
+    )
+    const byName = (one: { readonly name: string }, other: { readonly name: string }) => one.name < other.name ? -1 : 1
+    // whose attributes are those of the database and of the error
+    expect(told.filter(({ name }) => name === duration.name)).toMatchObject([{
+      type: "Histogram",
+      unit: duration.unit
+    }])
+    expect(told.filter(({ name }) => name !== duration.name).sort(byName)).toEqual(metrics.sort(byName))
+  })
+
+  it("has every option of the monitor", () => {
+    const options = rowsUnder(page, "The monitor").map(([name]) => unquoted(name))
+    expect(options).toEqual(expect.arrayContaining(optionsOf("src/PoolMonitor.ts", "MonitorOptions")))
   })
 })
