@@ -116,7 +116,8 @@ export interface TakenBack extends Happening {
 }
 
 /**
- * Somebody waits while every place is held; told once until nobody waits any more. Logged as Warning.
+ * Somebody waits while every place is held; told once until nobody waits any more. Logged as Debug, since a pool under load
+ * is exhausted many times a second and serves all the same.
  *
  * @since 0.1.0
  * @category models

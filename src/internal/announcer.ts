@@ -30,7 +30,7 @@ export const levels: Readonly<Record<Tag, LogLevel.Literal>> = {
   Closed: "Debug",
   Lost: "Warning",
   TakenBack: "Trace",
-  Exhausted: "Warning",
+  Exhausted: "Debug",
   LeakSuspected: "Warning"
 }
 
