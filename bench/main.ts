@@ -46,9 +46,10 @@ try {
     const outcome = conclude(work, await runWork(work, target, rounds))
     outcomes.push(outcome)
     log(`\n${table(outcome)}`)
+    // after each, lest one that fails takes what the others have measured with it
+    if (values.json !== undefined) writeFileSync(values.json, JSON.stringify({ versions, outcomes }, undefined, 1))
+    if (values.plot !== undefined) writeFileSync(values.plot, plot(outcomes, versions))
   }
-  if (values.json !== undefined) writeFileSync(values.json, JSON.stringify({ versions, outcomes }, undefined, 1))
-  if (values.plot !== undefined) writeFileSync(values.plot, plot(outcomes, versions))
   log(`\n${summary(outcomes)}`)
 } finally {
   await server.stop()

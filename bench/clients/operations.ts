@@ -42,6 +42,8 @@ export interface Load {
 
 export interface Client {
   readonly run: (load: Load) => Promise<void>
+  /** One point select, as a program would do it that has got a request. */
+  readonly request: (n: number) => Promise<unknown>
   readonly close: () => Promise<void>
 }
 
@@ -55,6 +57,7 @@ const expectRows = (rows: unknown): void => {
 }
 
 export const promiseClient = (operations: PromiseOperations, close: () => Promise<unknown>): Client => ({
+  request: (n) => operations.select(n, n),
   run: async ({ fibers, kind, operations: total }) => {
     const operation = operations[kind]
     let next = 0
@@ -75,6 +78,7 @@ export const promiseClient = (operations: PromiseOperations, close: () => Promis
 export type EffectOperations = Readonly<Record<Kind, (n: number, lane: number) => Effect.Effect<unknown, unknown>>>
 
 export const effectClient = (operations: EffectOperations, close: () => Promise<unknown>): Client => ({
+  request: (n) => Effect.runPromise(operations.select(n, n)),
   run: ({ each, fibers, kind, operations: total }) => {
     const operation = operations[kind]
     let next = 0
