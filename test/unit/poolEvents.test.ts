@@ -263,7 +263,7 @@ describe("the log", () => {
     "DEBUG: Pool test closed connection 1 after 100 ms: lost",
     "DEBUG: Pool test opened connection 2 in 0 ms",
     expect.stringMatching(/^TRACE: Pool test took connection 2 back from fiber #\d+$/),
-    "WARN: Pool test is exhausted: 1 of 1 connections are held, and 1 fiber waits",
+    "DEBUG: Pool test is exhausted: 1 of 1 connections are held, and 1 fiber waits",
     // the very last, when the pool ends
     "DEBUG: Pool test closed connection 2 after 0 ms: drained"
   ]

@@ -261,13 +261,15 @@ describe("what can be watched", () => {
   })
 
   it("has every event with its level and its fields", () => {
-    const type = treeOf("src/PoolEvents.ts").statements.find(
+    const { type } = treeOf("src/PoolEvents.ts").statements.find(
       (node): node is ts.TypeAliasDeclaration => ts.isTypeAliasDeclaration(node) && node.name.text === "PoolEvent"
-    )!.type as ts.TypeReferenceNode
-    const events = (type.typeArguments![0] as ts.TypeLiteralNode).members.map((member) => ({
-      tag: nameOf(member),
-      fields: ((member as ts.PropertySignature).type as ts.TypeLiteralNode).members.map(nameOf)
-        .filter((name) => name !== "pool" && name !== "at")
+    )!
+    const tags = (type as ts.UnionTypeNode).types.map((each) =>
+      ((each as ts.TypeReferenceNode).typeName as ts.Identifier).text
+    )
+    const events = tags.map((tag) => ({
+      tag,
+      fields: optionsOf("src/PoolEvents.ts", tag).filter((name) => name !== "_tag")
     }))
     const told = rowsUnder(page, "Events").map(([tag, level, , fields = ""]) => ({
       tag: unquoted(tag),
