@@ -322,7 +322,7 @@ const leave = (
  */
 const commit = (fibers: FiberConnection, lease: Lease, { commit, section }: Bracket): Effect.Effect<void, DbError> =>
   Effect.suspend(() => {
-    // a section that has been left behind by the one around it ends with SessionEnded, as any statement of it does
+    // a section that has been left behind by the one around it ends with SessionEnded, like all statements of it
     if (!lease.has(section)) return leaveBehind(fibers, lease, section, commit)
     const unfinished = lease.popTo(section)
     section.ended = true

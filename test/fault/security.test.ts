@@ -13,7 +13,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import * as Tracer from "effect/Tracer"
+import type * as Tracer from "effect/Tracer"
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { inspect } from "node:util"
@@ -24,6 +24,7 @@ import { expectSecretless, failure, logged } from "../support/bothDatabases.js"
 import { type DbFixture, withDb, withFixture, withLayer } from "../support/dbFixture.js"
 import { snapshot } from "../support/dbQuestions.js"
 import { createLocks, opponent } from "../support/deadlocks.js"
+import { tracerTo } from "../support/recording.js"
 
 // with what servers and writers treat in their own way
 // and in no random number that is written in hex
@@ -44,30 +45,15 @@ interface Span {
 
 /** Keeps all that is told of a span. */
 const tracerInto = (spans: Array<Span>): Tracer.Tracer =>
-  Tracer.make({
-    context: (run) => run(),
-    span: (name, parent, context, links, startTime, kind) => {
-      const told: Span = { name, attributes: [], events: [] }
-      spans.push(told)
-      return {
-        _tag: "Span",
-        name,
-        spanId: String(spans.length),
-        traceId: "trace",
-        parent,
-        context,
-        links,
-        status: { _tag: "Started", startTime },
-        sampled: true,
-        kind,
-        attributes: new Map(),
-        attribute: (key, value) => void told.attributes.push([key, value]),
-        event: (name, _time, attributes) => void told.events.push([name, attributes]),
-        addLinks: () => undefined,
-        end: (_time, exit) => {
-          // what a statement gives is what was asked for
-          if (Exit.isFailure(exit)) told.failure = exit.cause
-        }
+  tracerTo((name) => {
+    const told: Span = { name, attributes: [], events: [] }
+    spans.push(told)
+    return {
+      attribute: (key, value) => told.attributes.push([key, value]),
+      event: (name, attributes) => told.events.push([name, attributes]),
+      end: (exit) => {
+        // what a statement gives is what was asked for
+        if (Exit.isFailure(exit)) told.failure = exit.cause
       }
     }
   })

@@ -46,7 +46,7 @@ describe("wait_timeout", () => {
               yield* db.execute("SET @x = 1")
               const { lost } = yield* snapshot
               yield* noneLeft(fixture)
-              // a statement that comes before the pool has heard of it is refused as any other
+              // a statement that comes before the pool has heard of it is refused like all others
               yield* eventually("the pool has noticed", Effect.map(snapshot, (now) => now.lost === lost + 1))
               const error = yield* Effect.flip(db.value("SELECT @x"))
               expect(error).toMatchObject({ _tag: "ConnectionLost", outcome: "rolled back" })

@@ -116,7 +116,7 @@ export const harmless = <A, E, R>(
   Effect.gen(function*() {
     const db = yield* Db.Db
     const { snapshot } = yield* pool
-    // as many connections as any of the surfaces needs, so that none is opened on the way
+    // the most connections that one of the surfaces needs, so that none is opened on the way
     yield* Effect.scoped(Effect.zipRight(db.connection, db.value("SELECT 1")))
     const id = Option.map(yield* db.currentConnection, (current) => current.id)
     const before = standing(yield* snapshot)

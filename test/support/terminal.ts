@@ -51,5 +51,5 @@ export const makeTerminal = (columns: number, rows: number): TestTerminal => {
 
 /** The sequences that change how a terminal works, such as hiding the cursor or another screen; colors and moves are none. */
 export const modesIn = (bytes: string): ReadonlyArray<string> =>
-  // oxlint-disable-next-line no-control-regex
-  [...new Set(bytes.match(/\u001b(\[\?[\d;]*[a-zA-Z]|[=>78c])/g) ?? [])].sort()
+  [...new Set(bytes.split("\u001b").slice(1).flatMap((text) => /^(\[\?[\d;]*[a-zA-Z]|[=>78c])/.exec(text)?.[0] ?? []))]
+    .sort().map((sequence) => `\u001b${sequence}`)

@@ -1,4 +1,5 @@
 import * as Option from "effect/Option"
+import { stripVTControlCharacters } from "node:util"
 import stringWidth from "string-width"
 import { describe, expect, it } from "vitest"
 import { ConnectionError } from "../../src/DbError.js"
@@ -222,8 +223,7 @@ Events
     const colored = frame(of, { columns: 80, rows: 20 }, true)
     expect(plain.join("")).not.toContain("\u001b")
     expect(colored[1]).toContain("\u001b[33m▓▓▓▓▓▓▓▓\u001b[39m")
-    // oxlint-disable-next-line no-control-regex
-    expect(colored.map((line) => line.replaceAll(/\u001b\[\d+m/g, ""))).toEqual(plain)
+    expect(colored.map(stripVTControlCharacters)).toEqual(plain)
   })
 
   it("never has more lines or wider ones than the terminal, whatever its size", () => {

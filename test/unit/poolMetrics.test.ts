@@ -293,7 +293,7 @@ describe("several", () => {
         }))
     }))
 
-  it.effect("askers have one pool counted once, for as long as any of them", () =>
+  it.effect("askers have one pool counted once, until the last of them has gone", () =>
     withMetrics({ poolSize: 3 }, ({ db, name, pool }) =>
       Effect.gen(function*() {
         yield* Effect.scoped(Effect.zipRight(PoolMetrics.make(pool), db.value("SELECT id")))
