@@ -291,13 +291,13 @@ const makeWith = <More extends object>(
     const fibers = FiberConnection.make(pool)
     // a batch of a resolver runs in a fiber that knows the transaction by this tag alone
     fibers.announce({
-      context: (place) =>
+      add: (context, place) =>
         place.transaction === undefined
-          ? Context.empty()
-          : Context.make(SqlClient.TransactionConnection, [
+          ? context
+          : Context.add(context, SqlClient.TransactionConnection, [
             new ClientConnection(fibers, place),
             place.transaction.depth
-          ]) as Context.Context<never>,
+          ]),
       find: (context) => placeIn(fibers, context)
     })
     const connection = new ClientConnection(fibers, undefined)

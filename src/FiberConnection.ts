@@ -92,9 +92,27 @@ export interface Place {
   readonly transaction: TransactionScope | undefined
 }
 
+/** @internal Runs an effect as interruptible as the region around was; its fiber itself is uninterruptible. */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/**
+ * @internal What `Effect.provide` would do in many more steps. The fiber has to be taken back, however it ends there, where it
+ * cannot be interrupted.
+ */
+export interface Way {
+  readonly there: Effect.Effect<void>
+  readonly back: Effect.Effect<void>
+}
+
+/** @internal */
+export interface SessionOptions {
+  /** How long to wait for a connection, in milliseconds. Default: the pool's. */
+  readonly acquireTimeout?: number | undefined
+}
+
 /** @internal How a place is told to code that knows nothing of places. */
 export interface Announcement {
-  readonly context: (place: Place) => Context.Context<never>
+  readonly add: (context: Context.Context<never>, place: Place) => Context.Context<never>
   readonly find: (context: Context.Context<never>) => Place | undefined
 }
 
@@ -143,10 +161,10 @@ export interface FiberConnection {
   readonly pool: Pool
   /** @internal The place of this pool that the fiber's context names. */
   readonly placeOf: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => Place | undefined
-  /** @internal Runs the effect, and what it forks, at the place. */
-  readonly at: <A, E, R>(place: Place, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** @internal The way from where the fiber is to the place; what it forks there is there too. */
+  readonly unsafeWay: (fiber: Fiber.RuntimeFiber<unknown, unknown>, place: Place) => Way
   /**
-   * @internal Has {@link at} add to the context what others look for there, and {@link placeOf} look for it too, since others
+   * @internal Has {@link unsafeWay} add to the context what others look for there, and {@link placeOf} look for it too, since others
    * hand on only what they know. The first to say so is heard.
    */
   readonly announce: (announcement: Announcement) => void
@@ -184,8 +202,16 @@ export interface FiberConnection {
   readonly streamAt: (place: Place, statement: Statement) => RowStream
   /** @internal One connection for the effect and everything it forks, one statement at a time; a session inside joins it. */
   readonly session: <A, E, R>(
-    use: (place: Place, owned: boolean) => Effect.Effect<A, E, R>,
-    options?: { readonly acquireTimeout?: number | undefined }
+    use: (place: Place) => Effect.Effect<A, E, R>,
+    options?: SessionOptions
+  ) => Effect.Effect<A, E | AcquireError | ConnectionLost, R>
+  /**
+   * @internal Opens a session, unless the fiber is in one, and closes it after `use`. That goes to the place by itself; in a
+   * session of its own it is uninterruptible but for what it restores.
+   */
+  readonly inSession: <A, E, R>(
+    use: (place: Place, restore: Restore | undefined) => Effect.Effect<A, E, R>,
+    options?: SessionOptions
   ) => Effect.Effect<A, E | AcquireError | ConnectionLost, R>
   /** @internal A connection of its own for as long as the scope. */
   readonly connection: Effect.Effect<Lease, AcquireError, Scope.Scope>
@@ -338,9 +364,12 @@ class FiberConnectionImpl implements FiberConnection {
     return (session !== undefined && !holdsNothing(session)) || isUntold(lease)
   }
 
-  readonly at: FiberConnection["at"] = (place, effect) => {
-    const here = Effect.provideService(effect, this.#place, place)
-    return this.#announcement === undefined ? here : Effect.provide(here, this.#announcement.context(place))
+  readonly unsafeWay: FiberConnection["unsafeWay"] = ({ currentContext }, place) => {
+    const here = Context.add(currentContext, this.#place, place)
+    return {
+      there: FiberRef.set(FiberRef.currentContext, this.#announcement?.add(here, place) ?? here),
+      back: FiberRef.set(FiberRef.currentContext, currentContext)
+    }
   }
 
   readonly announce: FiberConnection["announce"] = (announcement) => {
@@ -352,31 +381,28 @@ class FiberConnectionImpl implements FiberConnection {
   }
 
   readonly session: FiberConnection["session"] = (use, options) =>
+    this.inSession((place, restore) =>
+      restore === undefined ? use(place) : Effect.withFiberRuntime((fiber) => {
+        const { back, there } = this.unsafeWay(fiber, place)
+        return afterwards(restore(Effect.zipRight(there, Effect.suspend(() => use(place)))), back)
+      }), options)
+
+  readonly inSession: FiberConnection["inSession"] = (use, options) =>
     Effect.withFiberRuntime((fiber) => {
       const outer = this.placeOf(fiber)
-      if (outer !== undefined) return use(outer, false)
+      if (outer !== undefined) return use(outer, undefined)
       const own = recordOf(fiber)?.leases.get(this.pool)
       const loss = untold(own)
       if (loss !== undefined) return Effect.fail(loss)
       return Effect.uninterruptibleMask((restore) => {
         const session = this.#openSession(fiber, options?.acquireTimeout)
-        return Effect.onExit(
-          restore(Effect.zipRight(
-            session.state._tag === "Ready" ? Effect.void : session.granted(),
-            this.#use(session, use)
-          )),
-          () => Effect.sync(() => this.#closeSession(fiber, session))
+        const inside = Effect.suspend(() => use({ lease: session, transaction: undefined }, restore))
+        return afterwards(
+          session.state._tag === "Ready" ? inside : Effect.zipRight(restore(session.granted()), inside),
+          Effect.sync(() => this.#closeSession(fiber, session))
         )
       })
     })
-
-  #use<A, E, R>(
-    session: Lease,
-    use: (place: Place, owned: boolean) => Effect.Effect<A, E, R>
-  ): Effect.Effect<A, E, R> {
-    const place: Place = { lease: session, transaction: undefined }
-    return this.at(place, Effect.suspend(() => use(place, true)))
-  }
 
   readonly connection: Effect.Effect<Lease, AcquireError, Scope.Scope> = Effect.flatMap(
     Effect.scope,
@@ -523,6 +549,13 @@ class FiberConnectionImpl implements FiberConnection {
     )
   }
 }
+
+/** Runs `then` however the effect ends. What `Effect.ensuring` does, where the fiber cannot be interrupted. */
+const afterwards = <A, E, R>(effect: Effect.Effect<A, E, R>, then: Effect.Effect<void>): Effect.Effect<A, E, R> =>
+  Effect.matchCauseEffect(effect, {
+    onSuccess: (value) => Effect.as(then, value),
+    onFailure: (cause) => Effect.zipRight(then, Effect.failCause(cause))
+  })
 
 /** Whether the lease has a connection and nothing on it that its borrower would miss. */
 const isFree = (lease: Lease | undefined): boolean =>

@@ -12,7 +12,7 @@ import * as Schedule from "effect/Schedule"
 import * as DbErrors from "./DbError.js"
 import type { DbError } from "./DbError.js"
 import { holdsNothing, type Isolation, type Statement } from "./Driver.js"
-import type { FiberConnection, TransactionScope, TransactionWhole } from "./FiberConnection.js"
+import type { FiberConnection, Restore, TransactionScope, TransactionWhole } from "./FiberConnection.js"
 import { Again, isAgain, isReplaceable, retry } from "./internal/attempts.js"
 import type { Lease } from "./internal/lease.js"
 import { analyze } from "./internal/sessionState.js"
@@ -139,8 +139,8 @@ const once = <A, E, R>(
   const begin = fibers.pool.driver.transaction.begin(options)
   if (begin === undefined) return noSuchLevel(fibers, options)
   const acquireTimeout = options.acquireTimeout === undefined ? undefined : duration(options.acquireTimeout)
-  const attempt = fibers.session(
-    ({ lease }, owned) => outermost(fibers, lease, owned, effect, { begin, options, whole }),
+  const attempt = fibers.inSession(
+    ({ lease }, restore) => outermost(fibers, lease, restore, effect, { begin, options, whole }),
     { acquireTimeout }
   )
   // a BEGIN whose connection was gone has begun nothing
@@ -159,7 +159,7 @@ interface Opening {
 const outermost = <A, E, R>(
   fibers: FiberConnection,
   lease: Lease,
-  owned: boolean,
+  restore: Restore | undefined,
   effect: Effect.Effect<A, E, R>,
   { begin, options, whole }: Opening
 ): Effect.Effect<A, E | DbError | Again, R> =>
@@ -173,13 +173,19 @@ const outermost = <A, E, R>(
       )
     }
     const after = driver.transaction.after?.(options) ?? []
-    return inSection(fibers, lease, {
-      section: { parent: undefined, undo: [], ended: false, whole, depth: 0 },
-      owned,
-      begin,
-      commit: [driver.transaction.commit, ...after],
-      rollBack: [driver.transaction.rollback, ...after]
-    }, effect)
+    return inSection(
+      fibers,
+      lease,
+      {
+        section: { parent: undefined, undo: [], ended: false, whole, depth: 0 },
+        owned: restore !== undefined,
+        begin,
+        commit: [driver.transaction.commit, ...after],
+        rollBack: [driver.transaction.rollback, ...after]
+      },
+      effect,
+      restore
+    )
   })
 
 const nested = <A, E, R>(
@@ -245,23 +251,35 @@ const inSection = <A, E, R>(
   fibers: FiberConnection,
   lease: Lease,
   bracket: Bracket,
-  effect: Effect.Effect<A, E, R>
+  effect: Effect.Effect<A, E, R>,
+  restore?: Restore
 ): Effect.Effect<A, E | DbError | Again, R> => {
-  const body = fibers.at({ lease, transaction: bracket.section }, effect)
-  return Effect.uninterruptibleMask((restore) =>
-    Effect.matchCauseEffect(
-      restore(Effect.zipRight(enter(fibers, lease, bracket), body)),
-      {
-        onSuccess: (value) =>
-          Effect.matchCauseEffect(restore(commit(fibers, lease, bracket)), {
-            onSuccess: () => Effect.succeed(value),
-            onFailure: (cause) => Effect.zipRight(rollBack(fibers, lease, bracket, cause), Effect.failCause(cause))
-          }),
-        onFailure: (cause) => Effect.zipRight(rollBack(fibers, lease, bracket, cause), Effect.failCause(cause))
-      }
-    )
-  )
+  if (restore === undefined) {
+    return Effect.uninterruptibleMask((restore) => inSection(fibers, lease, bracket, effect, restore))
+  }
+  let back: Effect.Effect<void> = Effect.void
+  const body = Effect.withFiberRuntime<A, E, R>((fiber) => {
+    const way = fibers.unsafeWay(fiber, { lease, transaction: bracket.section })
+    back = way.back
+    return Effect.zipRight(way.there, effect)
+  })
+  const failed = (cause: Cause.Cause<E | DbError | Again>) =>
+    Effect.zipRight(rollBack(fibers, lease, bracket, cause), Effect.failCause(cause))
+  return Effect.matchCauseEffect(restore(Effect.zipRight(enter(fibers, lease, bracket), body)), {
+    onSuccess: (value) =>
+      Effect.matchCauseEffect(Effect.zipRight(back, restore(commit(fibers, lease, bracket))), {
+        onSuccess: () => Effect.succeed(value),
+        onFailure: failed
+      }),
+    onFailure: (cause) => Effect.zipRight(back, failed(cause))
+  })
 }
+
+/** Sends the texts, of which there is at least one, one after the other. */
+const inOrder = (
+  texts: ReadonlyArray<string>,
+  send: (sql: string, index: number) => Effect.Effect<unknown, DbError>
+): Effect.Effect<unknown, DbError> => texts.map(send).reduce((before, next) => Effect.zipRight(before, next))
 
 const statement = (fibers: FiberConnection, sql: string): Statement => ({
   sql,
@@ -273,20 +291,16 @@ const enter = (
   fibers: FiberConnection,
   lease: Lease,
   { begin, owned, section }: Bracket
-): Effect.Effect<void, DbError | Again> =>
+): Effect.Effect<unknown, DbError | Again> =>
   Effect.suspend(() => {
     // SET TRANSACTION ISOLATION LEVEL is a change too, but one that would be made again
     const replaceable = owned && lease.connection !== undefined && holdsNothing(lease.connection.session())
     return Effect.catchAll(
-      Effect.forEach(
-        begin,
-        (sql, index) =>
-          lease.run(
-            statement(fibers, sql),
-            index === 0 ? { section: section.parent, enters: section, opens: true } : { section, opens: true }
-          ),
-        { discard: true }
-      ),
+      inOrder(begin, (sql, index) =>
+        lease.run(
+          statement(fibers, sql),
+          index === 0 ? { section: section.parent, enters: section, opens: true } : { section, opens: true }
+        )),
       (error): Effect.Effect<never, DbError | Again> => {
         if (replaceable && isReplaceable(lease, error, true)) return Effect.fail(new Again(error))
         fibers.pool.unsafeTold(error)
@@ -302,26 +316,22 @@ const leave = (
   section: TransactionScope,
   final: "commit" | "rollback",
   texts: ReadonlyArray<string>
-): Effect.Effect<void, DbError> =>
-  Effect.forEach(
-    texts,
-    (sql, index) =>
-      lease.run(statement(fibers, sql), {
-        section,
-        final,
-        // even when the fiber is interrupted, what becomes of a COMMIT must be known
-        patient: final === "commit",
-        leaves: index === texts.length - 1
-      }),
-    { discard: true }
-  )
+): Effect.Effect<unknown, DbError> =>
+  inOrder(texts, (sql, index) =>
+    lease.run(statement(fibers, sql), {
+      section,
+      final,
+      // even when the fiber is interrupted, what becomes of a COMMIT must be known
+      patient: final === "commit",
+      leaves: index === texts.length - 1
+    }))
 
 /**
  * Whoever has been forked in the section and still uses it has outlived it: what it runs is stopped, and a transaction
  * that it has nested and not finished is undone.
  */
-const commit = (fibers: FiberConnection, lease: Lease, { commit, section }: Bracket): Effect.Effect<void, DbError> =>
-  Effect.suspend(() => {
+const commit = (fibers: FiberConnection, lease: Lease, { commit, section }: Bracket): Effect.Effect<unknown, DbError> =>
+  Effect.suspend((): Effect.Effect<unknown, DbError> => {
     // a section that has been left behind by the one around it ends with SessionEnded, like all statements of it
     if (!lease.has(section)) return leaveBehind(fibers, lease, section, commit)
     const unfinished = lease.popTo(section)
@@ -342,7 +352,7 @@ const leaveBehind = (
   lease: Lease,
   section: TransactionScope,
   [first = ""]: ReadonlyArray<string>
-): Effect.Effect<void, DbError> => Effect.asVoid(lease.run(statement(fibers, first), { section }))
+): Effect.Effect<unknown, DbError> => lease.run(statement(fibers, first), { section })
 
 /**
  * Undoes the work. An interrupted transaction that has its connection for itself waits for nothing: the pool resets the
@@ -375,7 +385,7 @@ const rollBack = (
     }
     return fibers.pool.unsafePatiently(
       Effect.catchAll(
-        leave(fibers, lease, section, "rollback", rollBack),
+        Effect.asVoid(leave(fibers, lease, section, "rollback", rollBack)),
         () => Effect.sync(() => lease.invalidate("a failed rollback"))
       ),
       () => lease.invalidate("an unanswered rollback")

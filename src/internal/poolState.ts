@@ -134,7 +134,8 @@ export class PoolState<C, L> {
   reassign(slot: Slot<C, L>, lease: L): void {
     if (slot.state._tag !== "Held") return
     this.#unlend(slot)
-    slot.state = { ...slot.state, lease }
+    const { member, since } = slot.state
+    slot.state = { _tag: "Held", member, lease, since }
   }
 
   /** The lease of a held slot is idle and holds nothing, so that it may be taken back (`yes`), or is in use. */

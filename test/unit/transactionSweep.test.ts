@@ -97,6 +97,14 @@ const expectNoDefect = (exit: Exit.Exit<unknown, unknown>): void => {
   if (Exit.isFailure(exit)) expect([...Cause.defects(exit.cause)]).toEqual([])
 }
 
+/** The work; afterwards, however it ends, its fiber is in no session and no transaction any more. */
+const andBack = (fibers: FiberConnection.FiberConnection, work: Work): Work =>
+  Effect.onExit(work, () =>
+    Effect.withFiberRuntime((fiber) => {
+      if (fibers.placeOf(fiber) !== undefined) throw new Error("the fiber has not come back")
+      return Effect.void
+    }))
+
 const withPool = (
   options: { readonly poolSize: number; readonly script?: Partial<FakeDriver.Scripts> },
   use: (fibers: FiberConnection.FiberConnection, fake: FakeDriver.FakeDriver) => Effect.Effect<void>
@@ -135,7 +143,7 @@ describe("sixty fibers in transactions, some interrupted at any moment,", () => 
       const life = Effect.gen(function*() {
         for (let round = 0; round < 3; round++) {
           const work = choices[yield* Random.nextIntBetween(0, choices.length)]
-          if (work !== undefined) expectNoDefect(yield* Effect.exit(work()))
+          if (work !== undefined) expectNoDefect(yield* Effect.exit(andBack(fibers, work())))
         }
       })
       const lives = yield* Effect.forEach(Array.from({ length: 60 }), () => Effect.fork(life))
@@ -174,7 +182,7 @@ describe("a transaction that is interrupted after any number of turns leaves not
     withPool({ poolSize: 2, script: slow }, (fibers) =>
       Effect.gen(function*() {
         const work = works(fibers)[name]
-        const fiber = yield* Effect.fork(work())
+        const fiber = yield* Effect.fork(andBack(fibers, work()))
         yield* Effect.repeatN(Effect.yieldNow(), turns)
         expectNoDefect(yield* Fiber.interrupt(fiber))
         // the next one finds everything as it should be
