@@ -55,6 +55,8 @@ export class RowCursor implements Cursor {
   finish(failure?: DbError): void {
     if (this.end !== undefined) return
     this.end = failure === undefined ? Exit.succeed([]) : Exit.fail(failure)
+    // whoever took the last rows may never ask for the end, and the next statement needs the socket
+    this.resume()
     this.schedule()
   }
 
