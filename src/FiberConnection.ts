@@ -13,6 +13,7 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
@@ -25,6 +26,7 @@ import type { Pool } from "./ConnectionPool.js"
 import { type AcquireError, AffinityLost, ConnectionLost, type DbError, InvalidTransaction } from "./DbError.js"
 import { holdsNothing, type Isolation, type Result, type Row, type SessionState, type Statement } from "./Driver.js"
 import { checkPrevious, isAgain, judge, retry } from "./internal/attempts.js"
+import { awaiting } from "./internal/awaiting.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import { Lease } from "./internal/lease.js"
 import { type Origin, outside, type Turn } from "./internal/leaseModel.js"
@@ -280,16 +282,42 @@ class FiberConnectionImpl implements FiberConnection {
     shape: (result: Result) => A,
     failed: (lease: Lease, error: DbError) => Effect.Effect<A, E>
   ): Effect.Effect<A, DbError | E> {
-    const lease = this.#ownLease(fiber, record, statement)
-    if (!(lease instanceof Lease)) return Effect.fail(lease)
     const limit = limitOf(fiber)
     const turn = limit === undefined ? outside : { section: undefined, limit }
-    const onFailure = (error: DbError): Effect.Effect<A, E> => failed(lease, error)
-    const onSuccess = (): Effect.Effect<A, DbError | E> => this.#runOn(lease, statement, turn, shape, onFailure)
-    // what the connection has done is asked before the statement is run, and a tracer sees the wait
-    return lease.state._tag === "Waiting" && (statement.traits.readsPrevious || isTraced(fiber))
-      ? Effect.matchEffect(lease.granted(), { onFailure, onSuccess })
-      : onSuccess()
+    if (statement.traits.readsPrevious || isTraced(fiber)) {
+      return this.#inSteps(fiber, record, statement, (lease) => {
+        const onFailure = (error: DbError): Effect.Effect<A, E> => failed(lease, error)
+        const onSuccess = (): Effect.Effect<A, DbError | E> => this.#runOn(lease, statement, turn, shape, onFailure)
+        // a tracer sees the wait
+        return lease.state._tag === "Waiting"
+          ? Effect.matchEffect(lease.granted(), { onFailure, onSuccess })
+          : onSuccess()
+      })
+    }
+    let lease: Lease | DbError | undefined
+    // the lease is chosen in the step from which an interruption is heard, lest it stays claimed for nothing
+    return awaiting<A, DbError, A, DbError | E>(
+      (resume) => {
+        lease = this.#ownLease(fiber, record, statement)
+        if (lease instanceof Lease) return lease.unsafeRun(statement, turn, shape, resume, fiber)
+        resume(Exit.fail(lease))
+        return () => Effect.void
+      },
+      (error) => lease instanceof Lease ? failed(lease, error) : Effect.fail(error)
+    )
+  }
+
+  /** Has the fiber's own lease for more than one step; after them it may serve somebody else again. */
+  #inSteps<A, E>(
+    fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    record: FiberRecord,
+    statement: Statement,
+    use: (lease: Lease) => Effect.Effect<A, E>
+  ): Effect.Effect<A, DbError | E> {
+    return Effect.uninterruptibleMask((restore): Effect.Effect<A, DbError | E> => {
+      const lease = this.#ownLease(fiber, record, statement)
+      return lease instanceof Lease ? thenUnclaim(lease, restore(use(lease))) : Effect.fail(lease)
+    })
   }
 
   readonly stream: FiberConnection["stream"] = (statement) =>
@@ -329,12 +357,12 @@ class FiberConnectionImpl implements FiberConnection {
     shape: (result: Result) => A,
     onFailure: (error: DbError) => Effect.Effect<A, E>
   ): Effect.Effect<A, DbError | E> {
-    return statement.traits.readsPrevious
-      ? Effect.matchEffect(checkPrevious(this.pool.driver, lease, statement, turn), {
-        onFailure,
-        onSuccess: () => lease.runAs(statement, turn, shape, onFailure)
-      })
-      : lease.runAs(statement, turn, shape, onFailure)
+    if (!statement.traits.readsPrevious) return lease.runAs(statement, turn, shape, onFailure)
+    const steps = Effect.matchEffect(checkPrevious(this.pool.driver, lease, statement, turn), {
+      onFailure,
+      onSuccess: () => lease.runAs(statement, turn, shape, onFailure)
+    })
+    return thenUnclaim(lease, steps)
   }
 
   readonly openAt: FiberConnection["openAt"] = ({ lease, transaction }, statement, scope) =>
@@ -344,7 +372,7 @@ class FiberConnectionImpl implements FiberConnection {
       const turn = { section: transaction, limit: limitOf(fiber) }
       const open = firstChunk(lease, statement, scope, turn)
       return statement.traits.readsPrevious
-        ? Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), open)
+        ? thenUnclaim(lease, Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), open))
         : open
     })
 
@@ -447,10 +475,10 @@ class FiberConnectionImpl implements FiberConnection {
     if (this.placeOf(fiber) !== undefined) return this.pool.invalidateAll
     const record = recordOf(fiber) ?? makeRecord(fiber)
     record.leases.get(this.pool)?.invalidate("db.reconnect")
-    const fresh = Effect.suspend(() => {
+    const fresh = Effect.uninterruptibleMask((restore) => {
       const lease = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: this.#origin(fiber, "db.reconnect") })
       this.#own(record, lease)
-      return lease.state._tag === "Ready" ? Effect.void : lease.granted()
+      return thenUnclaim(lease, lease.state._tag === "Ready" ? Effect.void : restore(lease.granted()))
     })
     return Effect.zipRight(this.pool.invalidateAll, fresh)
   })
@@ -556,6 +584,10 @@ const afterwards = <A, E, R>(effect: Effect.Effect<A, E, R>, then: Effect.Effect
     onSuccess: (value) => Effect.as(then, value),
     onFailure: (cause) => Effect.zipRight(then, Effect.failCause(cause))
   })
+
+/** However the effect ends, the lease may serve somebody else afterwards. */
+const thenUnclaim = <A, E, R>(lease: Lease, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.ensuring(effect, Effect.sync(() => lease.unclaim()))
 
 /** Whether the lease has a connection and nothing on it that its borrower would miss. */
 const isFree = (lease: Lease | undefined): boolean =>

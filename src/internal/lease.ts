@@ -12,6 +12,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import type * as FiberId from "effect/FiberId"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
@@ -223,6 +224,15 @@ export class Lease {
     if (this.#slot?.lendable !== undefined) this.host.setLendable(this.#slot, false)
   }
 
+  /**
+   * Who has claimed it runs no further statement now: what waits is started, and the connection may serve somebody else. A
+   * wish that has not been granted is given up.
+   */
+  unclaim(): void {
+    if (this.state._tag === "Waiting") this.release("interruption")
+    else if (this.state._tag === "Ready") this.#next()
+  }
+
   /** Whether the section is on the stack of those that have the connection. */
   has(section: Section): boolean {
     return this.#turns?.has(section) === true
@@ -313,28 +323,51 @@ export class Lease {
     shape: (result: Result) => A,
     failed: ((error: DbError) => Effect.Effect<A2, E2>) | undefined
   ): Effect.Effect<A | A2, DbError | E2> {
-    return this.#exclusive<A, A2, E2>(statement, turn, running, (connection, done) => {
-      if (turn.enters !== undefined) this.#sections.section = turn.enters
-      const note = this.#fateOf(statement, turn)
-      const inTime = this.#limit(turn)
-      connection.run(statement, (answered) => {
-        const whole = this.state._tag === "Running" ? answered : stoppedRead(statement, answered)
-        const exit = inTime === undefined ? whole : inTime(statement, whole)
-        note?.(exit)
-        // of the connection, which the lease may have given up by now
-        const answer = connection.session() === "transaction" ? toldOutcome(statement, turn, exit) : exit
-        // who runs on the fiber's own may run it again instead
-        if (this.kind !== "fiber" && turn.opens !== true) this.#told(answer)
-        this.history = remember(this.history, statement, exit)
-        if (turn.enters !== undefined && Exit.isFailure(exit) && this.state._tag === "Running") {
-          // one that was interrupted may have been done: then its section has to undo it
-          this.#sections.section = turn.section
-        }
-        if (turn.leaves === true && Exit.isSuccess(exit) && turn.section !== undefined) this.#sections.pop(turn.section)
-        this.#answered(exit, turn.holds)
-        done(shaped(answer, shape))
-      })
-    }, failed)
+    return awaiting<A, DbError, A2, E2>(
+      (resume, fiber) => this.unsafeRun(statement, turn, shape, resume, fiber),
+      failed
+    )
+  }
+
+  /** What {@link runAs} starts. It answers with what has to be done when the fiber is interrupted before it is resumed. */
+  unsafeRun<A>(
+    statement: Statement,
+    turn: Turn,
+    shape: (result: Result) => A,
+    resume: (exit: Exit.Exit<A, DbError>) => void,
+    fiber: Fiber.RuntimeFiber<unknown, unknown>
+  ): () => Effect.Effect<void> {
+    return this.#exclusive<A>(
+      statement,
+      turn,
+      running,
+      (connection, done) => {
+        if (turn.enters !== undefined) this.#sections.section = turn.enters
+        const note = this.#fateOf(statement, turn)
+        const inTime = this.#limit(turn)
+        connection.run(statement, (answered) => {
+          const whole = this.state._tag === "Running" ? answered : stoppedRead(statement, answered)
+          const exit = inTime === undefined ? whole : inTime(statement, whole)
+          note?.(exit)
+          // of the connection, which the lease may have given up by now
+          const answer = connection.session() === "transaction" ? toldOutcome(statement, turn, exit) : exit
+          // who runs on the fiber's own may run it again instead
+          if (this.kind !== "fiber" && turn.opens !== true) this.#told(answer)
+          this.history = remember(this.history, statement, exit)
+          if (turn.enters !== undefined && Exit.isFailure(exit) && this.state._tag === "Running") {
+            // one that was interrupted may have been done: then its section has to undo it
+            this.#sections.section = turn.section
+          }
+          if (turn.leaves === true && Exit.isSuccess(exit) && turn.section !== undefined) {
+            this.#sections.pop(turn.section)
+          }
+          this.#answered(exit, turn.holds)
+          done(shaped(answer, shape))
+        })
+      },
+      resume,
+      fiber
+    )
   }
 
   /** A cursor over the statement's rows, for as long as the scope; ending it early stops the statement on the server. */
@@ -349,12 +382,21 @@ export class Lease {
           })
         ),
         Effect.map(
-          this.#exclusive<Cursor>(statement, turn, streaming, (connection, done) => {
-            open.active = true
-            open.connection = connection
-            open.note = this.#fateOf(statement, turn)
-            done(Exit.succeed(connection.stream(statement)))
-          }),
+          awaiting<Cursor, DbError>((resume, fiber) =>
+            this.#exclusive<Cursor>(
+              statement,
+              turn,
+              streaming,
+              (connection, done) => {
+                open.active = true
+                open.connection = connection
+                open.note = this.#fateOf(statement, turn)
+                done(Exit.succeed(connection.stream(statement)))
+              },
+              resume,
+              fiber
+            )
+          ),
           (cursor) => ({ columns: cursor.columns, pull: this.#pull(statement, cursor, open) })
         )
       )
@@ -457,79 +499,84 @@ export class Lease {
   }
 
   /** Waits for the grant and for the statement's turn, then starts; `begin` is called synchronously with the connection. */
-  #exclusive<A, A2 = never, E2 = DbError>(
+  #exclusive<A>(
     statement: Statement,
     turn: Turn,
     activity: LeaseState,
     begin: (connection: Connection, done: (exit: Exit.Exit<A, DbError>) => void) => void,
-    failed?: (error: DbError) => Effect.Effect<A2, E2>
-  ): Effect.Effect<A | A2, DbError | E2> {
-    return awaiting<A, DbError, A2, E2>((resume, { currentScheduler }) => {
-      let waiting: Node<Waiting> | undefined
-      let stopWaiting: (() => void) | undefined
-      let phase: "granting" | "waiting" | "started" | "settled" = "waiting"
-      let afterwards: (() => void) | undefined
-      const settle = (exit: Exit.Exit<A, DbError>): void => {
-        phase = "settled"
-        stopWaiting?.()
-        resume(exit)
-        afterwards?.()
+    resume: (exit: Exit.Exit<A, DbError>) => void,
+    { currentScheduler }: Fiber.RuntimeFiber<unknown, unknown>
+  ): () => Effect.Effect<void> {
+    let waiting: Node<Waiting> | undefined
+    let stopWaiting: (() => void) | undefined
+    let phase: "granting" | "waiting" | "started" | "settled" = "waiting"
+    let afterwards: (() => void) | undefined
+    const settle = (exit: Exit.Exit<A, DbError>): void => {
+      phase = "settled"
+      stopWaiting?.()
+      resume(exit)
+      afterwards?.()
+    }
+    const start = (): void => {
+      // what the grant has started may have been interrupted since
+      if (phase === "settled") return
+      waiting = undefined
+      stopWaiting?.()
+      const connection = this.connection
+      if (this.state._tag !== "Ready" || connection === undefined) return settle(this.#refusal(statement, turn))
+      const refused = sectionRefusal(turn, statement)
+      if (refused !== undefined) {
+        settle(Exit.fail(refused))
+        return this.#next()
       }
-      const start = (): void => {
-        // what the grant has started may have been interrupted since
-        if (phase === "settled") return
-        waiting = undefined
-        stopWaiting?.()
-        const connection = this.connection
-        if (this.state._tag !== "Ready" || connection === undefined) return settle(this.#refusal(statement, turn))
-        const refused = sectionRefusal(turn, statement)
-        if (refused !== undefined) {
-          settle(Exit.fail(refused))
-          return this.#next()
-        }
-        this.state = activity
-        this.#patient = turn.patient === true
-        phase = "started"
-        this.claim()
-        this.host.began()
+      this.state = activity
+      this.#patient = turn.patient === true
+      phase = "started"
+      this.claim()
+      this.host.began()
+      try {
         begin(connection, settle)
-        // who came after a stream would wait for its consumer, which may be waiting for them
-        if (activity === streaming) this.#wakeAll()
+      } catch (defect) {
+        // a driver does not throw; one that does has its connection in nobody knows which state
+        this.invalidate("a defect of its driver")
+        return settle(Exit.die(defect))
       }
-      if (this.state._tag === "Waiting") {
-        phase = "granting"
-        // not from inside of the event that grants it; the fiber itself goes on with the answer
-        this.#notify = (granted) => {
-          if (Exit.isSuccess(granted)) currentScheduler.scheduleTask(start, 0)
-          else settle(Exit.failCause(granted.cause))
-        }
-      } else if (this.#mustWait(turn)) {
-        waiting = this.#sections.enqueue({ section: turn.section, start })
-        const waitedMillis = this.host.limits.acquireTimeout
-        stopWaiting = this.host.after(waitedMillis, () => {
-          if (waiting === undefined) return
-          this.#turns?.leave(waiting)
-          settle(Exit.fail(new ConnectionBusy({ statement: statement.sql, waitedMillis })))
-        })
-      } else start()
-      return () => {
-        if (waiting !== undefined) this.#turns?.leave(waiting)
-        stopWaiting?.()
-        if (phase === "granting") {
-          phase = "settled"
-          return Effect.sync(() => this.#ungrant())
-        }
-        if (phase !== "started") return Effect.void
-        if (turn.patient !== true) return Effect.sync(() => this.#interrupted())
-        return this.host.patiently(
-          Effect.async<void>((answered) => {
-            if (phase === "settled") answered(Effect.void)
-            else afterwards = () => answered(Effect.void)
-          }),
-          () => this.invalidate("an unanswered end of a transaction")
-        )
+      // who came after a stream would wait for its consumer, which may be waiting for them
+      if (activity === streaming) this.#wakeAll()
+    }
+    if (this.state._tag === "Waiting") {
+      phase = "granting"
+      // not from inside of the event that grants it; the fiber itself goes on with the answer
+      this.#notify = (granted) => {
+        if (Exit.isSuccess(granted)) currentScheduler.scheduleTask(start, 0)
+        else settle(Exit.failCause(granted.cause))
       }
-    }, failed)
+    } else if (this.#mustWait(turn)) {
+      waiting = this.#sections.enqueue({ section: turn.section, start })
+      const waitedMillis = this.host.limits.acquireTimeout
+      stopWaiting = this.host.after(waitedMillis, () => {
+        if (waiting === undefined) return
+        this.#turns?.leave(waiting)
+        settle(Exit.fail(new ConnectionBusy({ statement: statement.sql, waitedMillis })))
+      })
+    } else start()
+    return () => {
+      if (waiting !== undefined) this.#turns?.leave(waiting)
+      stopWaiting?.()
+      if (phase === "granting") {
+        phase = "settled"
+        return Effect.sync(() => this.#ungrant())
+      }
+      if (phase !== "started") return Effect.void
+      if (turn.patient !== true) return Effect.sync(() => this.#interrupted())
+      return this.host.patiently(
+        Effect.async<void>((answered) => {
+          if (phase === "settled") answered(Effect.void)
+          else afterwards = () => answered(Effect.void)
+        }),
+        () => this.invalidate("an unanswered end of a transaction")
+      )
+    }
   }
 
   /**

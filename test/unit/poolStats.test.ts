@@ -126,6 +126,8 @@ describe("the parts of a snapshot add up", () => {
       const insert = fibersOf.run(FakeDriver.statement("INSERT"))
       const choices = [
         ...Object.values(works(fibersOf)),
+        // while another connection is in use, which is then out of date
+        Effect.zip(insert, fibersOf.run(FakeDriver.statement("READ ONLY")), { concurrent: true }),
         fibersOf.run(FakeDriver.statement("SLEEP 300")),
         Db.make(pool).transaction(Effect.zipRight(insert, Effect.fail(deadlock)), { retry: Schedule.recurs(1) })
       ]
@@ -190,7 +192,7 @@ describe("the parts of a snapshot add up", () => {
         }
       }),
       // the same in each run, so that what it comes across is, too
-      { numRuns: 30, seed: 1 }
+      { numRuns: 60, seed: 1 }
     )
     expect(steps).toBeGreaterThan(10_000)
   })
