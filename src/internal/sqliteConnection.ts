@@ -14,9 +14,9 @@ import * as FiberId from "effect/FiberId"
 import type * as DbError from "../DbError.js"
 import type { Connection, Cursor, Result, Row, SessionState, Statement } from "../Driver.js"
 import { cancelled, lost, refusal } from "./sqliteErrors.js"
-import { closeHandle, dropTemporary, type Handle } from "./sqliteHandle.js"
+import { closeHandle, dropTemporary, type Handle, prepare } from "./sqliteHandle.js"
 import { isLockTimeout, patiently } from "./sqliteLocks.js"
-import { admit, columnNames, execute, openSource, type Source, take } from "./sqliteStatement.js"
+import { admit, columnNames, execute, noResult, openSource, type Source, take } from "./sqliteStatement.js"
 import type { SqliteValue } from "./sqliteValues.js"
 
 /** What the statements so far may have left besides a transaction: nothing, temporary objects alone, or anything. */
@@ -27,11 +27,16 @@ const temporaryAtMost = new Set(
   ["CREATE", "ALTER", "DROP", "INSERT", "REPLACE", "UPDATE", "DELETE", "SELECT", "VALUES", "WITH"]
 )
 
-/** @internal Has the connection take no writes, as in a read-only transaction. */
-export const forbidWrites = "PRAGMA query_only = 1"
+/** @internal Has the connection take no writes. The comment tells it from a program's own statement, which leaves a trace. */
+export const forbidWrites = "PRAGMA query_only = 1 /* for a transaction */"
 
-/** @internal Takes {@link forbidWrites} back. */
-export const allowWrites = "PRAGMA query_only = 0"
+/** @internal Takes {@link forbidWrites} back, unless the connection had taken no writes before. */
+export const allowWrites = "PRAGMA query_only = 0 /* for a transaction */"
+
+const isReadOnly = (handle: Handle): boolean => {
+  const [row] = prepare(handle, "PRAGMA query_only").all()
+  return String(row) === "1"
+}
 
 /** Transactions and savepoints leave nothing that `isTransaction` does not tell. */
 const tracesOf = ({ changesSession, transaction, verb }: Statement["traits"]): Traces => {
@@ -60,6 +65,7 @@ export class SqliteConnection implements Connection {
   #handle: Handle | undefined
   #ended = false
   #traces: Traces = "none"
+  /** Whether it takes no writes for a transaction's sake alone. */
   #writesForbidden = false
   #waiting: Fiber.RuntimeFiber<unknown, unknown> | undefined
   #endCursor: ((why: DbError.DbError) => void) | undefined
@@ -80,7 +86,12 @@ export class SqliteConnection implements Connection {
   readonly run = (statement: Statement, done: (result: Exit.Exit<Result, DbError.DbError>) => void): void => {
     const params = admit(statement)
     if (Either.isLeft(params)) return done(Exit.fail(params.left))
-    this.#perform(statement, (handle) => execute(handle, statement, params.right), done)
+    if (statement.sql === allowWrites && !this.#writesForbidden) return done(Exit.succeed(noResult))
+    this.#perform(statement, (handle) => {
+      if (statement.sql === forbidWrites) this.#writesForbidden ||= !isReadOnly(handle)
+      if (statement.sql === allowWrites) this.#writesForbidden = false
+      return execute(handle, statement, params.right)
+    }, done)
   }
 
   readonly stream = (statement: Statement): Cursor => {
@@ -148,9 +159,7 @@ export class SqliteConnection implements Connection {
     done: (result: Exit.Exit<A, DbError.DbError>) => void,
     mayWait = true
   ): void {
-    const switches = sql === forbidWrites || sql === allowWrites
-    if (switches) this.#writesForbidden = sql === forbidWrites
-    const traces = switches ? "none" : tracesOf(traits)
+    const traces = sql === forbidWrites || sql === allowWrites ? "none" : tracesOf(traits)
     if (this.#traces !== "anything" && traces !== "none") this.#traces = traces
     const attempt = (): Either.Either<A, DbError.DbError> => this.#attempt(sql, step)
     const first = attempt()

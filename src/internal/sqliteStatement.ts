@@ -62,7 +62,8 @@ const takeAll = (prepared: Prepared, params: ReadonlyArray<SqliteValue>): Readon
 }
 
 const affecting = new Set(["INSERT", "REPLACE", "UPDATE", "DELETE", "WITH"])
-const noResult: Result = { columns: [], rows: [], affectedRows: 0, insertId: 0, warnings: 0 }
+/** @internal What a statement gives that has no rows and changes nothing. */
+export const noResult: Result = { columns: [], rows: [], affectedRows: 0, insertId: 0, warnings: 0 }
 
 /** SQLite's counters keep what an earlier statement left, so they are believed only where this one set them. */
 const runWithoutRows = (prepared: Prepared, { sql, traits }: Statement, params: ReadonlyArray<SqliteValue>): Result => {

@@ -439,8 +439,11 @@ describe("reset", () => {
       yield* one.reset
       expect(one.session()).toBe("clean")
       expect(transaction.begin({ isolation: "READ COMMITTED" })).toBeUndefined()
-      expect(transaction.begin({ readOnly: true })).toEqual(["PRAGMA query_only = 1", "BEGIN DEFERRED"])
-      expect(transaction.after?.({ readOnly: true })).toEqual(["PRAGMA query_only = 0"])
+      expect(transaction.begin({ readOnly: true })).toEqual([
+        expect.stringMatching(/^PRAGMA query_only = 1\b/),
+        "BEGIN DEFERRED"
+      ])
+      expect(transaction.after?.({ readOnly: true })).toEqual([expect.stringMatching(/^PRAGMA query_only = 0\b/)])
     }))
 
   it.scopedLive("leave nothing when they may only read, once the connection may write again", () =>
@@ -459,6 +462,28 @@ describe("reset", () => {
       yield* one.reset
       expect(one.session()).toBe("clean")
       yield* run(one, "CREATE TABLE written (id INTEGER)")
+    }))
+
+  it.scopedLive("leave what forbade writes before them: the initial SQL, or the session's own statement", () =>
+    Effect.gen(function*() {
+      const readOnly = (driver: Driver, one: Connection) =>
+        Effect.forEach([
+          ...driver.transaction.begin({ readOnly: true }) ?? [],
+          driver.transaction.commit,
+          ...driver.transaction.after?.({ readOnly: true }) ?? []
+        ], (sql) => run(one, sql))
+      const asked = yield* database({ filename: ":memory:", initialSql: ["PRAGMA query_only = 1"] })
+      const one = yield* open(asked)
+      yield* readOnly(asked, one)
+      expect(one.session()).toBe("clean")
+      expect(yield* rows(one, "PRAGMA query_only")).toEqual([[1]])
+      const other = yield* database({ filename: ":memory:" })
+      const two = yield* open(other)
+      yield* run(two, "PRAGMA query_only = 1")
+      yield* readOnly(other, two)
+      expect(yield* rows(two, "PRAGMA query_only")).toEqual([[1]])
+      yield* run(two, "PRAGMA query_only = 0")
+      expect(two.session()).toBe("changed")
     }))
 
   it.scopedLive("drops temporary objects without opening the file again, where there is nothing else", () =>
