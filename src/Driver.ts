@@ -139,7 +139,10 @@ export interface Connection {
   readonly close: Effect.Effect<void>
   /** Closes the connection at once, telling nobody; a running statement ends as `ConnectionLost`. Idempotent. */
   readonly destroy: () => void
-  /** Registers the one listener that is called, once, when the connection breaks while nothing runs on it. */
+  /**
+   * Registers the one listener that is called, once, when the connection breaks while nothing runs on it, or with a failure
+   * that is not `ConnectionLost`.
+   */
   readonly onLost: (listener: (error: DbError) => void) => void
 }
 

@@ -56,6 +56,8 @@ export const makeExecute = (prepared: RawStatement, params: ReadonlyArray<unknow
  * @internal
  */
 export interface Listener {
+  /** mysql2 could not write the command: nothing has been sent. */
+  readonly unwritten: () => void
   readonly refused: (error: MysqlError) => void
   /** The answer is complete. With several results, as of a CALL, both are arrays with one entry for each. */
   readonly answered: (result: unknown, fields: unknown) => void
@@ -137,9 +139,10 @@ export class Answer implements Reader {
   }
 
   #begin(connection: RawConnection): boolean {
+    // where there is no callback mysql2 throws, and ends the connection
+    this.query.onResult = keep
     const over = this.query.execute(undefined, connection)
-    // nothing follows what could not be written
-    if (over) this.listener.refused({ message: "the statement could not be written" })
+    if (over) this.listener.unwritten()
     return over
   }
 

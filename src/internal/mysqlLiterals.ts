@@ -57,6 +57,10 @@ const writeValue = (value: unknown, { offsetMillis, plain }: Writing): string =>
   }
 }
 
+/** @internal Why a value that could be sent cannot be written any more. */
+export const changedParameter =
+  "a parameter cannot be written: it was changed after the statement was run, or is not always the same"
+
 /**
  * The text with its values, which must be such as `rejectParameter` lets pass.
  *
@@ -82,9 +86,13 @@ export const writeStatement = (
   }
   let text = ""
   let from = 0
-  places.forEach(({ end, start }, index) => {
-    text += sql.slice(from, start) + writeValue(params[index], writing)
-    from = end
-  })
+  try {
+    places.forEach(({ end, start }, index) => {
+      text += sql.slice(from, start) + writeValue(params[index], writing)
+      from = end
+    })
+  } catch {
+    return fail(changedParameter)
+  }
   return Either.right(text + sql.slice(from))
 }

@@ -12,6 +12,7 @@ import type { Result, Statement } from "../Driver.js"
 import { Answer, type Listener, makeExecute, preparedAs } from "./mysqlAnswer.js"
 import type { RowCursor } from "./mysqlCursor.js"
 import type { MysqlError, Phase } from "./mysqlErrors.js"
+import { changedParameter } from "./mysqlLiterals.js"
 import type { DateReader, RawConnection, RawOk, RawQuery, RawStatement } from "./mysqlProtocol.js"
 import { type Fields, readReply } from "./mysqlReply.js"
 import { columnNames, rowConverter } from "./mysqlRows.js"
@@ -129,6 +130,10 @@ abstract class Execution implements Listener {
 
   refused(error: MysqlError): void {
     if (this.isRunning && !this.triesAgain(error)) this.host.fail(this.operation, error)
+  }
+
+  unwritten(): void {
+    if (this.isRunning) this.giveUp(new ParameterError({ statement: this.statement.sql, reason: changedParameter }))
   }
 
   private prepare(): void {

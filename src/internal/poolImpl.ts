@@ -262,6 +262,8 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     const now = this.#openedAt = this.now()
     this.#ledger.opened(connection.id, slot.state._tag === "Opening" ? now - slot.state.since : 0, now)
     connection.onLost((error) => {
+      // a statement's failure has said so already
+      if (slot.state._tag === "Gone") return
       if (slot.state._tag === "Held") slot.state.lease.lost(error)
       this.#loss(connection, lossText(error))
       this.#do(this.#state.discard(slot, "lost", this.now()))

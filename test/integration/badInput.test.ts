@@ -281,6 +281,37 @@ describe("a statement that cannot be", () => {
   }
 })
 
+describe("a parameter that is changed while its statement waits for its turn", () => {
+  const ways: Readonly<
+    Record<string, (db: Db.DbService, params: ReadonlyArray<unknown>) => Effect.Effect<unknown, DbError>>
+  > = {
+    "a statement": (db, params) => db.value("SELECT ?", params),
+    "a stream": (db, params) => Stream.runDrain(db.stream("SELECT ?", params))
+  }
+  it.live.each(Object.keys(ways))(
+    "is refused when it cannot be written any more, and nothing else is lost: %s",
+    (way) =>
+      withDialect(
+        "mysql",
+        {},
+        Effect.gen(function*() {
+          const db = yield* Db.Db
+          yield* db.session(Effect.gen(function*() {
+            yield* db.execute("SET @a = 1")
+            const value: Record<string, unknown> = {}
+            const first = yield* Effect.fork(db.value("SELECT SLEEP(0.05)"))
+            const second = yield* Effect.fork(Effect.flip(ways[way]!(db, [value])))
+            yield* Effect.yieldNow()
+            value["self"] = value
+            yield* Fiber.join(first)
+            expect(yield* Fiber.join(second)).toMatchObject({ _tag: "ParameterError" })
+            expect(yield* db.value("SELECT @a")).toEqual(Option.some(1))
+          }))
+        })
+      )
+  )
+})
+
 describe("a second statement", () => {
   // The texts that the library and the server might read differently: the server refuses what got through.
   const smuggled: ReadonlyArray<readonly [name: string, sql: string, mode?: string]> = [

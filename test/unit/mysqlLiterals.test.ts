@@ -71,6 +71,16 @@ describe("a string", () => {
   })
 })
 
+describe("a value that has no text any more", () => {
+  it("is refused", () => {
+    const circular: Record<string, unknown> = {}
+    circular["self"] = circular
+    for (const value of [circular, { toJSON: () => undefined }]) {
+      expect(write("SELECT ?", [value])).toMatchObject({ _tag: "Left", left: { _tag: "ParameterError" } })
+    }
+  })
+})
+
 describe("another value", () => {
   it.each<[unknown, string]>([
     [null, "NULL"],

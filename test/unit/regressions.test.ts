@@ -2,10 +2,11 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Option, Schedule, Scope, TestClock } from "effect"
 import * as ConnectionPool from "../../src/ConnectionPool.js"
+import { type ConnectionLost, StatementError } from "../../src/DbError.js"
 import type { Connection, Result } from "../../src/Driver.js"
 import * as FiberConnection from "../../src/FiberConnection.js"
 import * as Transaction from "../../src/Transaction.js"
-import { fails, make as makeFake, never, refused, statement, succeeds, takes } from "../support/fakeDriver.js"
+import { fails, lost, make as makeFake, never, refused, statement, succeeds, takes } from "../support/fakeDriver.js"
 import { config, type Fixture, joinAfter, settle, withPool } from "../support/poolFixture.js"
 import { simulate } from "../support/simulation.js"
 
@@ -330,6 +331,29 @@ describe("an interruption that comes late", () => {
             lease.release("the test")
           }))
     ))
+})
+
+describe("a refusal with which the server closes the connection", () => {
+  it.effect("is one loss", () =>
+    withPool({ poolSize: 1 }, (fixture) =>
+      Effect.gen(function*() {
+        let tell = (_: ConnectionLost): void => undefined
+        const keep = (connection: Connection): Connection =>
+          Object.assign(connection, { onLost: (listener: typeof tell) => (tell = listener) })
+        Object.assign(fixture.fake, { connect: Effect.map(fixture.fake.connect, keep) })
+        yield* fixture.run("SELECT id")
+        const tooLarge = new StatementError({ statement: "INSERT", reason: "packet too large", errno: 1153 })
+        const connection = fixture.fake.connection("1")
+        Object.assign(connection, {
+          run: (_: unknown, done: (exit: Exit.Exit<Result, StatementError>) => void) => {
+            Object.assign(connection, { isOpen: () => false })
+            done(Exit.fail(tooLarge))
+            tell(lost("unknown"))
+          }
+        })
+        expect(yield* Effect.flip(fixture.run("INSERT"))).toBe(tooLarge)
+        expect(yield* fixture.pool.snapshot).toMatchObject({ created: 1, closed: 1, lost: 1, closedBy: { lost: 1 } })
+      })))
 })
 
 describe("LAST_INSERT_ID()", () => {
