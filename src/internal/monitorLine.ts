@@ -7,8 +7,8 @@ import type { PoolSnapshot } from "../PoolStats.js"
 import type { Watched } from "./monitorModel.js"
 import { clean, count, duration, number } from "./monitorText.js"
 
-/** What has happened since the line before, as far as it has. */
-const happened = (before: PoolSnapshot | undefined, now: PoolSnapshot): string => {
+/** @internal What has happened since the line before, as far as it has. */
+export const happened = (before: PoolSnapshot | undefined, now: PoolSnapshot): string => {
   const since = (
     counter: "created" | "closed" | "lost" | "takenBack" | "connectFailures" | "timedOut" | "leaksSuspected"
   ) => now[counter] - (before?.[counter] ?? 0)
@@ -24,8 +24,8 @@ const happened = (before: PoolSnapshot | undefined, now: PoolSnapshot): string =
   return said.filter(([times]) => times > 0).map(([, text]) => `; ${text}`).join("")
 }
 
-/** @internal The pool now, and what has happened since the line before. */
-export const line = ({ snapshot, trend }: Watched, before: PoolSnapshot | undefined): string => {
+/** @internal The pool now. */
+export const numbers = ({ snapshot, trend }: Watched): string => {
   const { busy, heldClean, heldExplicitly, heldWithState, idle, max, opening, running, waiting } = snapshot
   const open = idle + heldClean + heldExplicitly + heldWithState + opening + busy
   const phase = snapshot.phase === "Open" ? "" : ` ${snapshot.phase.toLowerCase()},`
@@ -35,5 +35,5 @@ export const line = ({ snapshot, trend }: Watched, before: PoolSnapshot | undefi
   return `[pool ${
     clean(snapshot.pool)
   }]${phase} ${open} of ${max} connections (${states}), ${running} running${queue}, `
-    + course + happened(before, snapshot)
+    + course
 }

@@ -13,7 +13,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { PoolEvent } from "../PoolEvents.js"
 import type { Holder, PoolSnapshot } from "../PoolStats.js"
-import { line } from "./monitorLine.js"
+import { happened, numbers } from "./monitorLine.js"
 import { type Entry, follow, note, noTrend, type View, type Watched } from "./monitorModel.js"
 import { type Output, Screen } from "./monitorScreen.js"
 import { frame } from "./monitorView.js"
@@ -81,14 +81,17 @@ const live = (
   )
 }
 
-/** Writes a line for each pool of which there is something else to say than the last time. */
+/** Writes a line for each pool of which the numbers have changed, or to which something has happened, since its last line. */
 const plain = (look: Effect.Effect<View>, { output }: Settings): Effect.Effect<void> => {
-  let before: ReadonlyArray<{ readonly snapshot: PoolSnapshot; readonly text: string }> = []
+  let written: ReadonlyArray<{ readonly snapshot: PoolSnapshot; readonly text: string }> = []
   return Effect.map(look, ({ pools }) => {
-    before = pools.map((pool, at) => {
-      const last = before[at]
-      const text = line(pool, last?.snapshot)
-      if (text !== last?.text) output.write(`${text}\n`)
+    written = pools.map((pool, at) => {
+      const last = written[at]
+      const text = numbers(pool)
+      const news = happened(last?.snapshot, pool.snapshot)
+      // compared apart: what happens again and again is told again and again, though in the same words
+      if (last !== undefined && text === last.text && news === "") return last
+      output.write(`${text}${news}\n`)
       return { snapshot: pool.snapshot, text }
     })
   })

@@ -88,6 +88,23 @@ describe("without a terminal", () => {
       ])
     }))
 
+  it.scoped("what happens again at each interval is told each time, and nothing when nothing does", () =>
+    Effect.gen(function*() {
+      const { output, written } = makeOutput()
+      const pool = makePool("shop")
+      yield* PoolMonitor.make([pool.source], { output })
+      yield* settle
+      const news: Array<string> = []
+      for (const connectFailures of [1, 2, 3, 3, 5, 7]) {
+        pool.set({ connectFailures })
+        const before = written.length
+        yield* halfASecond
+        news.push(written.slice(before).join("").replace(/^.*after 0 ms/, ""))
+      }
+      const [one, two] = ["; 1 connect failed\n", "; 2 connects failed\n"]
+      expect(news).toEqual([one, one, one, "", two, two])
+    }))
+
   it.scoped("nothing is sent but text, and nothing more after the end", () =>
     Effect.gen(function*() {
       const { output, written } = makeOutput()
