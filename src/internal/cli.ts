@@ -67,12 +67,16 @@ const parse = (): Arguments | undefined => {
 const isSet = (name: string): boolean => (process.env[name] ?? "").trim() !== ""
 
 const openPool = ({ poolSize }: Arguments): Effect.Effect<Pool, InvalidConfig, Scope.Scope> => {
-  const watched = { leakDetectionThreshold: leakAfterMillis, drainTimeout: 2_000 }
-  if (!isSet("DB_PRIMARY_URL") && !isSet("DB_PRIMARY_HOST")) {
-    return DbLayer.sqlitePool({ ...watched, poolSize, name: "embedded SQLite" })
-  }
+  const embedded = !isSet("DB_PRIMARY_URL") && !isSet("DB_PRIMARY_HOST")
+  // named like any other, so that what else the environment says holds for it too
+  if (embedded) process.env["DB_PRIMARY_URL"] = "sqlite:"
   return Effect.flatMap(PoolConfig.fromEnvironment("primary"), (found) => {
-    const options = { ...watched, poolSize: poolSize ?? found.options.poolSize }
+    const options = {
+      leakDetectionThreshold: leakAfterMillis,
+      drainTimeout: 2_000,
+      poolSize: poolSize ?? found.options.poolSize,
+      name: embedded ? "embedded SQLite" : undefined
+    }
     return found.database === "mysql"
       ? DbLayer.mysqlPool({ ...found.options, ...options })
       : DbLayer.sqlitePool({ ...found.options, ...options })

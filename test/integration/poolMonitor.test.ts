@@ -108,6 +108,14 @@ describe("without a terminal", () => {
     expect(out).toContain("; 5 opened")
   })
 
+  it("the command has as many connections as the environment says, on the embedded database too", async () => {
+    const { code, out } = await run(command("monitor", "--seconds", "0.1"), { DB_PRIMARY_POOL_SIZE: "3" })
+    expect(code).toBe(0)
+    expect(out).toContain("A pool of 3 connections to embedded SQLite under load")
+    const told = await run(command("monitor", "--seconds", "0.1", "--pool-size", "2"), { DB_PRIMARY_POOL_SIZE: "3" })
+    expect(told.out).toContain("A pool of 2 connections to embedded SQLite under load")
+  })
+
   it("the command says what is wrong in a line", async () => {
     const wrong = await run(command("monitor", "--seconds", "soon"))
     expect(wrong).toMatchObject({ code: 2, out: "" })
