@@ -8,7 +8,7 @@
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
-import { Array, Clock, Console, Data, Effect, Exit, Fiber, Option, Schedule } from "effect"
+import { Array, Clock, Console, Data, Effect, Exit, Option, Schedule } from "effect"
 import { Db, DbLayer, PoolStats, Recovery } from "../src/index.js"
 
 class JobFailed extends Data.TaggedError("JobFailed")<{ readonly job: number }> {}
@@ -23,6 +23,9 @@ const doJob = ({ attempts, id }: Job) =>
   Effect.delay(id % 10 === 0 && attempts === 0 ? new JobFailed({ job: id }) : Effect.void, "5 millis")
 
 // #region worker
+/** Who is to stop waits until a claim is made or a job is given back, but not for a database that is away. */
+const acquireTimeout = "1 second"
+
 /** Takes the job that has been free for the longest. */
 const claim = Effect.gen(function*() {
   const db = yield* Db.Db
@@ -45,7 +48,7 @@ const claim = Effect.gen(function*() {
     }
     return job
   })
-  return yield* db.transaction(take, { isolation, retry: Recovery.schedule })
+  return yield* db.transaction(take, { isolation, acquireTimeout, retry: Recovery.schedule })
 })
 
 /** What a job changes in the database is committed together with its mark: both, or neither. */
@@ -57,11 +60,10 @@ const finish = ({ id }: Job) =>
   }).pipe((work) => Effect.flatMap(Db.Db, (db) => db.transaction(work, { retry: Recovery.schedule })))
 
 const giveBack = ({ id }: Job, freeAt: number) =>
-  Effect.flatMap(
-    Db.Db,
-    (db) =>
-      Effect.ignoreLogged(db.execute("UPDATE espdemo_jobs SET free_at = ? WHERE id = ? AND done = 0", [freeAt, id]))
-  )
+  Effect.flatMap(Db.Db, (db) => {
+    const free = db.execute("UPDATE espdemo_jobs SET free_at = ? WHERE id = ? AND done = 0", [freeAt, id])
+    return Effect.ignoreLogged(db.transaction(free, { acquireTimeout, retry: Recovery.schedule }))
+  })
 
 /** Does a job. If it fails it is free after a while; if it is interrupted, at once. */
 const work = (job: Job) =>
@@ -76,11 +78,18 @@ const next = Effect.acquireUseRelease(
   (job, exit) => Option.isSome(job) && Exit.isFailure(exit) ? giveBack(job.value, 0) : Effect.void
 )
 
-/** A worker outlives a database that is away for a while, and not a mistake in a statement. */
-const worker = Effect.retry(Effect.forever(next), {
-  while: (error) => error.isRetryable,
-  schedule: Recovery.fullJitter({ base: "100 millis", cap: "10 seconds" })
-})
+/**
+ * A worker outlives a database that is away for a while, and not a mistake in a statement. Nor does it have to know what
+ * became of a COMMIT that was lost: a claim that was made ends by itself, and a job that is done is not given back.
+ */
+const worker = next.pipe(
+  Effect.retry({
+    while: (error) => error.isRetryable || error._tag === "ConnectionLost",
+    schedule: Recovery.fullJitter({ base: "100 millis", cap: "10 seconds" })
+  }),
+  // outside, so that after a success the delays begin anew
+  Effect.forever
+)
 // #endregion
 
 const tables = Effect.gen(function*() {
@@ -99,12 +108,12 @@ const program = Effect.gen(function*() {
   const db = yield* Db.Db
   const count = (sql: string) => Effect.map(db.value<number>(sql), Option.getOrElse(() => 0))
   const done = count("SELECT COUNT(*) FROM espdemo_jobs WHERE done = 1")
+  // when enough is done the workers are interrupted, and when one of them fails the program does
   const workUntil = (enough: number) =>
-    Effect.gen(function*() {
-      const workers = yield* Effect.forkAll(Array.makeBy(10, () => worker))
-      yield* Effect.repeat(done, { until: (n) => n >= enough, schedule: Schedule.spaced("10 millis") })
-      yield* Fiber.interrupt(workers)
-    })
+    Effect.raceFirst(
+      Effect.all(Array.makeBy(10, () => worker), { concurrency: "unbounded" }),
+      Effect.repeat(done, { until: (n) => n >= enough, schedule: Schedule.spaced("10 millis") })
+    )
   yield* workUntil(30)
   const first = yield* count("SELECT COUNT(*) FROM espdemo_jobs WHERE done = 0 AND attempts > 0 AND free_at = 0")
   yield* Console.log(`stopped on the way: ${first} jobs were given back`)

@@ -1,8 +1,10 @@
 /** Every example is run as a user would, in a process of its own, on the embedded default. */
+import { Effect } from "effect"
 import { execFile, spawn } from "node:child_process"
 import { readdirSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { describe, expect, inject, it } from "vitest"
+import { openInterceptor } from "../support/interceptor.js"
 
 const examples = fileURLToPath(new URL("../../examples/", import.meta.url))
 
@@ -148,6 +150,20 @@ describe("an example on a server", () => {
         expectAll(out, expected)
       })
   )
+})
+
+describe("the job worker", () => {
+  it("goes on after COMMITs that were lost, more of them than there are workers", () =>
+    withDatabase("lost_commits", (url) =>
+      Effect.gen(function*() {
+        const lossy = yield* openInterceptor(inject("server"))
+        lossy.rule({ text: "\u0003COMMIT", instead: "cut", times: 12 })
+        const through = Object.assign(new URL(url), { hostname: "127.0.0.1", port: lossy.port })
+        const { code, err, out } = yield* Effect.promise(() => run("job-worker.ts", { DB_PRIMARY_URL: through.href }))
+        expect({ code, err }).toEqual({ code: 0, err: "" })
+        expectAll(out, shows["job-worker.ts"]!)
+        expect(lossy.applied()).toBe(12)
+      }).pipe(Effect.scoped, Effect.runPromise)))
 })
 
 describe("the web example", () => {
