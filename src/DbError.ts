@@ -193,7 +193,7 @@ export class ConnectionError extends Data.TaggedError("ConnectionError")<{
   readonly isRetryable: boolean
   /** The driver's or the system's name for the error, such as `ECONNREFUSED`. */
   readonly code?: string | undefined
-  /** The server's number for the error; negative where it is the system's. */
+  /** The server's number for the error; absent where the error is the system's. */
   readonly errno?: number | undefined
   /** The server's SQLSTATE. */
   readonly sqlState?: string | undefined
@@ -259,7 +259,7 @@ export class ConnectionLost extends Data.TaggedError("ConnectionLost")<{
   readonly statement?: string | undefined
   /** The driver's or the system's name for the error, such as `ECONNRESET`. */
   readonly code?: string | undefined
-  /** The server's number for the error; negative where it is the system's. */
+  /** The server's number for the error; absent where the error is the system's. */
   readonly errno?: number | undefined
   /** The server's SQLSTATE. */
   readonly sqlState?: string | undefined
