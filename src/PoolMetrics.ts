@@ -133,7 +133,8 @@ const listenTo = (pool: ConnectionPool.Pool, labels: Labels): Scoped => {
     }),
     () =>
       Effect.sync(() => {
-        pool.listener = undefined
+        // whoever asked for the pool's metrics meanwhile has one of their own there
+        if (pool.listener === listener) pool.listener = undefined
       })
   )
 }

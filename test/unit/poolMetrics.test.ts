@@ -1,7 +1,7 @@
 /** The metrics of a pool as an exporter shows them, compared with OpenTelemetry's conventions and with the pool. */
 import { describe, expect, it } from "@effect/vitest"
 import * as Conventions from "@opentelemetry/semantic-conventions/incubating"
-import { Deferred, Effect, Fiber, Metric, Scope, Stream, TestClock } from "effect"
+import { Deferred, Effect, Exit, Fiber, Metric, Scope, Stream, TestClock } from "effect"
 import * as Db from "../../src/Db.js"
 import { distribution } from "../../src/internal/pulled.js"
 import * as PoolMetrics from "../../src/PoolMetrics.js"
@@ -262,6 +262,33 @@ describe("the duration of statements", () => {
         expect(pool.listener).toBeUndefined()
         yield* db.value("SELECT id")
         expect((yield* scrape("unheard")).value(duration, database)).toMatchObject({ count: 1 })
+      })))
+
+  it.effect("is counted for who asks while the metrics end that were there before", () =>
+    withPool({ poolSize: 1, name: "asked again" }, ({ pool }) =>
+      Effect.gen(function*() {
+        const [before, after] = [yield* Scope.make(), yield* Scope.make()]
+        yield* Scope.extend(PoolMetrics.make(pool), before)
+        let { listener } = pool
+        // somebody asks just before the end touches the listener
+        let ask = (): void => {
+          ask = () => undefined
+          Effect.runSync(Scope.extend(PoolMetrics.make(pool), after))
+        }
+        Object.defineProperty(pool, "listener", {
+          get: () => {
+            ask()
+            return listener
+          },
+          set: (other: typeof listener) => {
+            ask()
+            listener = other
+          }
+        })
+        yield* Scope.close(before, Exit.void)
+        expect(listener).toBeDefined()
+        yield* Scope.close(after, Exit.void)
+        expect(listener).toBeUndefined()
       })))
 })
 
