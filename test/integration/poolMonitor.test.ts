@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
-import { noTerminal, onTerminal } from "../support/onTerminal.js"
+import { onTerminal } from "../support/onTerminal.js"
 import { modesIn } from "../support/terminal.js"
 
 const path = (file: string): string => fileURLToPath(new URL(`../../${file}`, import.meta.url))
@@ -27,9 +27,7 @@ const run = ([file, ...args]: ReadonlyArray<string>, env: Readonly<Record<string
     )
   })
 
-if (noTerminal !== undefined) console.warn(`The monitor is not tried on a terminal: ${noTerminal}`)
-
-describe.skipIf(noTerminal !== undefined)("on a terminal", () => {
+describe("on a terminal", () => {
   const size = { columns: 90, rows: 24 }
   const seen = "watched  1 of 3 connections"
 

@@ -3,15 +3,18 @@ import { execFileSync, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { makeTerminal, type Screenshot } from "./terminal.js"
 
-/** Why there is none, if so. */
-export const noTerminal = ((): string | undefined => {
+/** Throws where no terminal can be had. */
+const needScript = (): void => {
+  let version = ""
   try {
-    const version = execFileSync("script", ["--version"], { encoding: "utf8" })
-    return version.includes("util-linux") ? undefined : "script is not that of util-linux"
+    version = execFileSync("script", ["--version"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] })
   } catch {
-    return "there is no script (util-linux), which opens a pseudo-terminal"
+    // not there, or another one, which has no --version
   }
-})()
+  if (!version.includes("util-linux")) {
+    throw new Error("There is no `script` of util-linux, which opens a pseudo-terminal: on Debian, install bsdutils")
+  }
+}
 
 export interface TerminalRun {
   readonly bytes: string
@@ -43,6 +46,7 @@ export const onTerminal = (
   }
 ): Promise<TerminalRun> =>
   new Promise((resolve, reject) => {
+    needScript()
     const { columns, rows } = options
     const terminal = makeTerminal(columns, rows)
     const { NO_COLOR: _, ...env } = process.env
