@@ -13,11 +13,12 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
+import type { Source } from "./internal/monitorRun.js"
 import type { Output } from "./internal/monitorScreen.js"
 import * as PoolEvents from "./PoolEvents.js"
 import * as PoolStats from "./PoolStats.js"
 
+export type { Source } from "./internal/monitorRun.js"
 export type { Output } from "./internal/monitorScreen.js"
 
 /**
@@ -38,21 +39,6 @@ export interface MonitorOptions {
   readonly color?: boolean | undefined
   /** How many lines it takes, and never more than the terminal has. Default: up to three quarters of them. */
   readonly height?: number | undefined
-}
-
-/**
- * Where a monitor has from what it shows of a pool.
- *
- * @since 0.1.0
- * @category models
- */
-export interface Source {
-  /** The pool as it is now. */
-  readonly snapshot: Effect.Effect<PoolStats.PoolSnapshot>
-  /** Who holds its connections now. */
-  readonly holders: Effect.Effect<ReadonlyArray<PoolStats.Holder>>
-  /** What happens to it. */
-  readonly events: Stream.Stream<PoolEvents.PoolEvent>
 }
 
 /**

@@ -4,7 +4,7 @@
  * @internal
  */
 import type { PoolSnapshot } from "../PoolStats.js"
-import type { Watched } from "./monitorModel.js"
+import { openOf, type Watched } from "./monitorModel.js"
 import { clean, count, duration, number } from "./monitorText.js"
 
 /** @internal What has happened since the line before, as far as it has. */
@@ -26,8 +26,8 @@ export const happened = (before: PoolSnapshot | undefined, now: PoolSnapshot): s
 
 /** @internal The pool now. */
 export const numbers = ({ snapshot, trend }: Watched): string => {
-  const { busy, heldClean, heldExplicitly, heldWithState, idle, max, opening, running, waiting } = snapshot
-  const open = idle + heldClean + heldExplicitly + heldWithState + opening + busy
+  const { heldClean, heldExplicitly, heldWithState, idle, max, running, waiting } = snapshot
+  const open = openOf(snapshot)
   const phase = snapshot.phase === "Open" ? "" : ` ${snapshot.phase.toLowerCase()},`
   const states = `${heldExplicitly} explicit, ${heldWithState} with state, ${heldClean} clean, ${idle} idle`
   const queue = waiting === 0 ? "" : `, ${number(waiting)} waiting for up to ${duration(snapshot.oldestWaitMillis)}`

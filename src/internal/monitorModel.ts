@@ -24,6 +24,9 @@ export interface Watched {
   readonly trend: Trend
 }
 
+/** @internal How many connections there are, those being opened too. */
+export const openOf = ({ busy, held, idle, opening }: PoolSnapshot): number => idle + held + opening + busy
+
 /** @internal The last of some events that say the same. */
 export interface Entry {
   readonly event: PoolEvent

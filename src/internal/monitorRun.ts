@@ -18,10 +18,18 @@ import { type Entry, follow, note, noTrend, type View, type Watched } from "./mo
 import { type Output, Screen } from "./monitorScreen.js"
 import { frame } from "./monitorView.js"
 
-/** @internal Where what is shown comes from. */
+/**
+ * Where a monitor has from what it shows of a pool.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Source {
+  /** The pool as it is now. */
   readonly snapshot: Effect.Effect<PoolSnapshot>
+  /** Who holds its connections now. */
   readonly holders: Effect.Effect<ReadonlyArray<Holder>>
+  /** What happens to it. */
   readonly events: Stream.Stream<PoolEvent>
 }
 

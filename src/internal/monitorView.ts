@@ -11,7 +11,7 @@ import pico from "picocolors"
 import stringWidth from "string-width"
 import type { PoolEvent } from "../PoolEvents.js"
 import type { Holder, PoolSnapshot } from "../PoolStats.js"
-import type { Entry, Trend, View, Watched } from "./monitorModel.js"
+import { type Entry, openOf, type Trend, type View, type Watched } from "./monitorModel.js"
 import {
   clean,
   count,
@@ -44,8 +44,6 @@ interface State {
   /** Named in the legend even when there is none. */
   readonly always: boolean
 }
-
-const openOf = ({ busy, held, idle, opening }: PoolSnapshot): number => idle + held + opening + busy
 
 const states: ReadonlyArray<State> = [
   { glyph: "█", name: "explicit", of: (pool) => pool.heldExplicitly, paint: ({ magenta }) => magenta, always: true },
