@@ -71,13 +71,13 @@ const tagged = <Type extends MetricKeyType.MetricKeyType<any, any>>(
   labels: Labels
 ): MetricKey.MetricKey<Type> => MetricKey.taggedWithLabels(key, [MetricLabel.make("unit", unit), ...labels])
 
-const addNumber = (metric: NumberMetric, labels: Labels, read: () => number): Scoped => {
+const addNumber = (metric: NumberMetric, labels: Labels, source: pulled.Source<number>): Scoped => {
   const { description, name, type, unit } = metric
   return type === "gauge"
-    ? pulled.gauge(tagged(MetricKey.gauge(name, { description }), unit, labels), read)
+    ? pulled.gauge(tagged(MetricKey.gauge(name, { description }), unit, labels), source)
     : pulled.counter(
       tagged(MetricKey.counter(name, { description, incremental: type === "counter" }), unit, labels),
-      read
+      source
     )
 }
 
@@ -85,11 +85,16 @@ const addNumbers = (pool: ConnectionPool.Pool, metric: NumberMetric, labels: Lab
   const read = () => metric.read(Effect.runSync(pool.snapshot))
   const now = read()
   const { by } = metric
-  if (typeof now === "number" || by === undefined) return addNumber(metric, labels, () => Number(read()))
+  if (typeof now === "number" || by === undefined) {
+    return addNumber(metric, labels, { owner: pool, read: () => Number(read()) })
+  }
   return Effect.forEach(Object.keys(now), (part) =>
-    addNumber(metric, [...labels, MetricLabel.make(by, part)], () => {
-      const parts = read()
-      return typeof parts === "number" ? parts : parts[part] ?? 0
+    addNumber(metric, [...labels, MetricLabel.make(by, part)], {
+      owner: pool,
+      read: () => {
+        const parts = read()
+        return typeof parts === "number" ? parts : parts[part] ?? 0
+      }
     }), { discard: true })
 }
 
@@ -97,7 +102,7 @@ const addTimes = (pool: ConnectionPool.Pool, labels: Labels): Scoped =>
   Effect.forEach(times, ({ description, name, read, unit }) =>
     pulled.histogram(
       tagged(MetricKey.histogram(name, boundaries, description), unit, labels),
-      () => pulled.distribution(boundaries.values, read(Effect.runSync(pool.snapshot)))
+      { owner: pool, read: () => pulled.distribution(boundaries.values, read(Effect.runSync(pool.snapshot))) }
     ), { discard: true })
 
 /** What went wrong, if anything did. `_OTHER` is the conventions' own word. */

@@ -29,6 +29,8 @@ interface Hooked<A> {
   readonly sources: Set<() => A>
   /** What the sources that have ended leave behind. */
   rest: A
+  /** Of that, whose it is: one that comes back still counts it. */
+  readonly left: WeakMap<object, A>
 }
 
 const hooked = globalValue(
@@ -40,21 +42,29 @@ const hooked = globalValue(
 interface Kind<A, Out> {
   readonly zero: A
   readonly plus: (one: A, other: A) => A
+  /** Undoes `plus`. Only for what {@link lasts}. */
+  readonly minus: (one: A, other: A) => A
   readonly state: (value: A) => Out
   /** Whether a value stays when its source has ended. */
   readonly lasts: boolean
 }
 
+/** @internal Who counts, once for each key, and what is counted. */
+export interface Source<A> {
+  readonly owner: object
+  readonly read: () => A
+}
+
 const addTo = <Type extends MetricKeyType.MetricKeyType<any, any>, A>(
   key: MetricKey.MetricKey<Type>,
-  { lasts, plus, state, zero }: Kind<A, MetricKeyType.MetricKeyType.OutType<Type>>,
-  read: () => A
+  { lasts, minus, plus, state, zero }: Kind<A, MetricKeyType.MetricKeyType.OutType<Type>>,
+  { owner, read }: Source<A>
 ): Effect.Effect<void, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const hook = Metric.globalMetricRegistry.get(key)
       const known = hooked.get(hook) as Hooked<A> | undefined
-      const own = known ?? { sources: new Set<() => A>(), rest: zero }
+      const own = known ?? { sources: new Set<() => A>(), rest: zero, left: new WeakMap<object, A>() }
       if (known === undefined) {
         hooked.set(hook, own)
         hook.get = () => {
@@ -63,31 +73,42 @@ const addTo = <Type extends MetricKeyType.MetricKeyType<any, any>, A>(
           return state(sum)
         }
       }
+      const left = own.left.get(owner)
+      if (left !== undefined) own.rest = minus(own.rest, left)
+      own.left.delete(owner)
       own.sources.add(read)
       return own
     }),
     (own) =>
       Effect.sync(() => {
         own.sources.delete(read)
-        if (lasts) own.rest = plus(own.rest, read())
+        if (!lasts) return
+        const left = read()
+        own.left.set(owner, left)
+        own.rest = plus(own.rest, left)
       })
   ).pipe(Effect.asVoid)
 
 const sum = (one: number, other: number): number => one + other
+const difference = (one: number, other: number): number => one - other
 
 /** @internal What only grows (`incremental`), or goes up and down. */
 export const counter = (
   key: MetricKey.MetricKey.Counter<number>,
-  read: () => number
+  source: Source<number>
 ): Effect.Effect<void, never, Scope.Scope> =>
-  addTo(key, { zero: 0, plus: sum, state: MetricState.counter, lasts: key.keyType.incremental }, read)
+  addTo(
+    key,
+    { zero: 0, plus: sum, minus: difference, state: MetricState.counter, lasts: key.keyType.incremental },
+    source
+  )
 
 /** @internal A value that cannot be added to another's: the greatest is told. */
 export const gauge = (
   key: MetricKey.MetricKey.Gauge<number>,
-  read: () => number
+  source: Source<number>
 ): Effect.Effect<void, never, Scope.Scope> =>
-  addTo(key, { zero: 0, plus: Math.max, state: MetricState.gauge, lasts: false }, read)
+  addTo(key, { zero: 0, plus: Math.max, minus: difference, state: MetricState.gauge, lasts: false }, source)
 
 const plusDistribution = (one: Distribution, other: Distribution): Distribution => {
   if (one.count === 0) return other
@@ -101,6 +122,14 @@ const plusDistribution = (one: Distribution, other: Distribution): Distribution 
   }
 }
 
+/** The least and the greatest cannot be taken out again; whoever comes back brings them along. */
+const minusDistribution = (one: Distribution, other: Distribution): Distribution => ({
+  ...one,
+  counts: one.counts.map((count, at) => count - (other.counts[at] ?? 0)),
+  count: one.count - other.count,
+  sum: one.sum - other.sum
+})
+
 /** Effect has each bucket count those below it too. */
 const histogramState = (bounds: ReadonlyArray<number>) => ({ counts, ...rest }: Distribution) => {
   let cumulated = 0
@@ -111,11 +140,12 @@ const histogramState = (bounds: ReadonlyArray<number>) => ({ counts, ...rest }: 
 /** @internal A histogram counted by the key's bounds. */
 export const histogram = (
   key: MetricKey.MetricKey.Histogram,
-  read: () => Distribution
+  source: Source<Distribution>
 ): Effect.Effect<void, never, Scope.Scope> => {
   const bounds = key.keyType.boundaries.values
   const zero: Distribution = { counts: bounds.map(() => 0), count: 0, sum: 0, min: 0, max: 0 }
-  return addTo(key, { zero, plus: plusDistribution, state: histogramState(bounds), lasts: true }, read)
+  const kind = { zero, plus: plusDistribution, minus: minusDistribution, state: histogramState(bounds), lasts: true }
+  return addTo(key, kind, source)
 }
 
 /**

@@ -293,6 +293,18 @@ describe("the duration of statements", () => {
 })
 
 describe("several", () => {
+  it.effect("times the same pool is counted once", () =>
+    withPool({ poolSize: 1, name: "thrice" }, ({ pool, run }) =>
+      Effect.gen(function*() {
+        for (let times = 1; times <= 3; times++) {
+          yield* Effect.scoped(Effect.zipRight(PoolMetrics.make(pool), run("SELECT id")))
+          const { value } = yield* scrape("thrice")
+          expect(value("effect_sql_pool.connections.created")).toBe(1)
+          const { acquiredAfterWait, acquiredAtOnce } = yield* pool.snapshot
+          expect(value("db.client.connection.wait_time")).toMatchObject({ count: acquiredAfterWait + acquiredAtOnce })
+        }
+      })))
+
   it.effect("pools of one name are added up; what one counted stays when it ends, and what it has does not", () =>
     Effect.gen(function*() {
       const name = "twins"
