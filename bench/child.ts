@@ -4,6 +4,7 @@ import { findWork } from "./works/index.js"
 
 export type Order =
   | { readonly open: { readonly work: string; readonly arm: string; readonly target: Target } }
+  | "warm up"
   | "round"
   | "close"
 
@@ -15,6 +16,10 @@ const fail = (error: unknown): never => {
 let arm: Awaited<ReturnType<ReturnType<typeof findWork>["arms"][string]>> | undefined
 
 const obey = async (order: Order): Promise<unknown> => {
+  if (order === "warm up") {
+    await arm?.warmUp()
+    return undefined
+  }
   if (order === "round") return arm?.round()
   if (order === "close") return arm?.close()
   const { open } = order

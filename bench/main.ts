@@ -26,7 +26,7 @@ const { values } = parseArgs({
 })
 
 const chosen = values.only.length === 0 ? works : values.only.map(findWork)
-const rounds = { warmUp: 2, measured: Number(values.rounds) }
+const rounds = Number(values.rounds)
 const log = (text: string): void => console.log(text)
 
 const server = await startServer({
@@ -40,7 +40,7 @@ try {
   for (const text of tables) await admin.query(text)
   await admin.end()
   const versions = `Node ${process.versions.node}, ${server.flavour} ${server.version}`
-  log(`${versions}; medians of ${rounds.measured} interleaved rounds, with quartiles`)
+  log(`${versions}; medians of ${rounds} interleaved rounds, with quartiles`)
   const outcomes: Array<Outcome> = []
   for (const work of chosen) {
     const outcome = conclude(work, await runWork(work, target, rounds))

@@ -21,6 +21,8 @@ export interface Measure {
 export type Sample = Readonly<Record<string, number>>
 
 export interface Arm {
+  /** Runs what the rounds run until the code is compiled as well as it ever is. */
+  readonly warmUp: () => Promise<unknown>
   readonly round: () => Promise<Sample>
   readonly close: () => Promise<unknown>
 }
@@ -59,22 +61,25 @@ export const perOperation = async (operations: number, run: () => Promise<unknow
 const roundMillis = 500
 const warmUpMillis = 2_000
 
-/** Runs until the code is compiled as well as it ever is; answers how many operations take about as long as a round should. */
-const calibrate = async (run: (operations: number) => Promise<unknown>): Promise<number> => {
+/** Runs again and again for as long as a warm-up lasts. */
+export const repeatedly = async (run: () => Promise<unknown>): Promise<void> => {
   const start = performance.now()
-  for (let operations = 100;;) {
-    const { throughput = 0 } = await perOperation(operations, () => run(operations))
-    const perRound = Math.max(1, Math.round(throughput * roundMillis / 1000))
-    if (performance.now() - start > warmUpMillis && perRound < 2 * operations) return perRound
-    operations = Math.min(perRound, 2 * operations)
-  }
+  do await run()
+  while (performance.now() - start < warmUpMillis)
 }
 
-/** Rounds that all last about as long, whatever an operation costs, after a warm-up that the first one begins with. */
-export const steadily = (run: (operations: number) => Promise<unknown>): () => Promise<Sample> => {
-  let calibrated: number | undefined
-  return async () => {
-    const operations = calibrated ??= await calibrate(run)
-    return perOperation(operations, () => run(operations))
+/** The warm-up that finds how many operations take about as long as a round should, and rounds of so many. */
+export const steadily = (run: (operations: number) => Promise<unknown>): Omit<Arm, "close"> => {
+  let perRound = 1
+  return {
+    warmUp: () => {
+      let operations = 1
+      return repeatedly(async () => {
+        const { throughput = 0 } = await perOperation(operations, () => run(operations))
+        perRound = Math.max(1, Math.round(throughput * roundMillis / 1000))
+        operations = Math.min(perRound, 2 * operations)
+      })
+    },
+    round: () => perOperation(perRound, () => run(perRound))
   }
 }

@@ -8,11 +8,6 @@ import type { Sample, Target, Work } from "./model.js"
 /** The samples of each arm, in the order of the rounds. */
 export type Samples = Readonly<Record<string, ReadonlyArray<Sample>>>
 
-export interface Rounds {
-  readonly warmUp: number
-  readonly measured: number
-}
-
 const start = (): ChildProcess =>
   fork(fileURLToPath(new URL("../.cache/bench/bench/child.js", import.meta.url)), {
     execArgv: ["--expose-gc", "--disable-warning=ExperimentalWarning"],
@@ -36,16 +31,17 @@ const ask = async (child: ChildProcess, order: Order): Promise<Sample | undefine
 }
 
 /** Opens every arm, warms all up, measures, closes. */
-export const runWork = async (work: Work, target: Target, rounds: Rounds): Promise<Samples> => {
+export const runWork = async (work: Work, target: Target, rounds: number): Promise<Samples> => {
   const names = Object.keys(work.arms)
   const children = names.map(start)
   const samples: Record<string, Array<Sample>> = Object.fromEntries(names.map((name) => [name, []]))
   try {
     for (const [at, arm] of names.entries()) await ask(children[at]!, { open: { work: work.name, arm, target } })
-    for (let round = 0; round < rounds.warmUp + rounds.measured; round++) {
+    for (const child of children) await ask(child, "warm up")
+    for (let round = 0; round < rounds; round++) {
       for (const [at, arm] of names.entries()) {
         const sample = await ask(children[at]!, "round")
-        if (sample !== undefined && round >= rounds.warmUp) samples[arm]!.push(sample)
+        if (sample !== undefined) samples[arm]!.push(sample)
       }
     }
     for (const child of children) await ask(child, "close")

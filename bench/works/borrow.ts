@@ -8,7 +8,7 @@ import { Pool as Tarn } from "tarn"
 import * as ConnectionPool from "../../src/ConnectionPool.js"
 import * as Db from "../../src/Db.js"
 import * as PoolConfig from "../../src/PoolConfig.js"
-import { type Arm, cpu, type Sample, steadily, throughput, type Work } from "../model.js"
+import { type Arm, cpu, steadily, throughput, type Work } from "../model.js"
 import { nothingDriver } from "./nothingDriver.js"
 
 const slots = 10
@@ -16,7 +16,7 @@ const slots = 10
 const microtask = (): Promise<void> => new Promise((resolve) => queueMicrotask(resolve))
 const held = Effect.async<void>((resume) => queueMicrotask(() => resume(Effect.void)))
 
-const promises = (fibers: number, cycle: () => Promise<unknown>): () => Promise<Sample> =>
+const promises = (fibers: number, cycle: () => Promise<unknown>): Omit<Arm, "close"> =>
   steadily((operations) => {
     let left = operations
     const loop = async (): Promise<void> => {
@@ -25,7 +25,7 @@ const promises = (fibers: number, cycle: () => Promise<unknown>): () => Promise<
     return Promise.all(Array.from({ length: fibers }, loop))
   })
 
-const effects = (fibers: number, cycle: Effect.Effect<unknown, unknown>): () => Promise<Sample> =>
+const effects = (fibers: number, cycle: Effect.Effect<unknown, unknown>): Omit<Arm, "close"> =>
   steadily((operations) => {
     let left = operations
     const loop = Effect.whileLoop({ while: () => left-- > 0, body: () => cycle, step: () => undefined })
@@ -39,7 +39,7 @@ const effectPool = async (fibers: number): Promise<Arm> => {
   const making = EffectPool.make({ acquire: Effect.succeed({}), size: slots })
   const pool = await Effect.runPromise(Scope.extend(making, scope))
   const cycle = Effect.scoped(Effect.zipRight(pool.get, held))
-  return { round: effects(fibers, cycle), close: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
+  return { ...effects(fibers, cycle), close: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
 }
 
 const tarn = (fibers: number): Promise<Arm> => {
@@ -49,7 +49,7 @@ const tarn = (fibers: number): Promise<Arm> => {
     await microtask()
     pool.release(resource)
   }
-  return Promise.resolve({ round: promises(fibers, cycle), close: () => pool.destroy() })
+  return Promise.resolve({ ...promises(fibers, cycle), close: () => pool.destroy() })
 }
 
 const genericPool = (fibers: number): Promise<Arm> => {
@@ -61,7 +61,7 @@ const genericPool = (fibers: number): Promise<Arm> => {
     await pool.release(resource)
   }
   return Promise.resolve({
-    round: promises(fibers, cycle),
+    ...promises(fibers, cycle),
     close: async () => {
       await pool.drain()
       await pool.clear()
@@ -80,7 +80,7 @@ const own = async (fibers: number, how: "statement" | "connection"): Promise<Arm
   })
   const db = await Effect.runPromise(Scope.extend(making, scope))
   const cycle = how === "statement" ? db.execute("DO 1") : Effect.scoped(Effect.zipRight(db.connection, held))
-  return { round: effects(fibers, cycle), close: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
+  return { ...effects(fibers, cycle), close: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
 }
 
 const work = (fibers: number): Work => ({
@@ -93,8 +93,8 @@ const work = (fibers: number): Work => ({
     { arm: "effect/Pool", to: "effect-sql-pool, a statement", measure: "cpu", atLeast: 8 }
   ],
   arms: {
-    "no pool, a promise": () => Promise.resolve({ round: promises(fibers, microtask), close: () => Promise.resolve() }),
-    "no pool, an effect": () => Promise.resolve({ round: effects(fibers, held), close: () => Promise.resolve() }),
+    "no pool, a promise": () => Promise.resolve({ ...promises(fibers, microtask), close: () => Promise.resolve() }),
+    "no pool, an effect": () => Promise.resolve({ ...effects(fibers, held), close: () => Promise.resolve() }),
     "effect/Pool": () => effectPool(fibers),
     tarn: () => tarn(fibers),
     "generic-pool": () => genericPool(fibers),

@@ -9,7 +9,7 @@ import * as Db from "../../src/Db.js"
 import * as DbLayer from "../../src/DbLayer.js"
 import { options } from "../clients/effect.js"
 import { connections, texts } from "../clients/operations.js"
-import { type Arm, cpu, type Sample, type Target, throughput, type Work } from "../model.js"
+import { type Arm, cpu, repeatedly, type Sample, type Target, throughput, type Work } from "../model.js"
 
 /** A statement, and the taking of one connection for as long as the scope. */
 interface Crowd {
@@ -29,42 +29,93 @@ const ofDb = (db: Db.DbService): Crowd => ({ statement: db.values(texts.select, 
 
 const settled = Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 50)))
 
+/** Collected twice, since the first time leaves what was held weakly. */
 const collected = Effect.sync(() => {
+  globalThis.gc?.()
   globalThis.gc?.()
   return process.memoryUsage().heapUsed
 })
 
-/** All come while every connection is taken; then the connections are given back, and all get one in turn. */
-const round = ({ connection, statement }: Crowd, fibers: number): Effect.Effect<Sample, unknown> =>
+const takeAll = ({ connection }: Crowd) =>
+  Effect.all(Array.from({ length: connections }, () => connection), { concurrency: "unbounded", discard: true })
+
+/** As many come as there are fibers, and wait, since every connection is taken. */
+const come = ({ statement }: Crowd, fibers: number) =>
   Effect.gen(function*() {
-    const before = yield* collected
-    let heap = 0
-    const waiting = yield* Effect.scoped(Effect.gen(function*() {
-      yield* Effect.all(Array.from({ length: connections }, () => connection), { concurrency: "unbounded" })
-      const waiting: Array<Fiber.RuntimeFiber<unknown, unknown>> = []
-      for (let n = 0; n < fibers; n++) waiting.push(yield* Effect.fork(statement))
-      yield* settled
-      heap = ((yield* collected) - before) / fibers
-      return waiting
-    }))
-    const used = process.cpuUsage()
-    const start = performance.now()
-    for (const fiber of waiting) yield* Fiber.join(fiber)
-    const { system, user } = process.cpuUsage(used)
-    return {
-      cpu: (user + system) / fibers,
-      throughput: fibers / (performance.now() - start) * 1000,
-      heap: heap / 1000
-    }
+    const waiting: Array<Fiber.RuntimeFiber<unknown, unknown>> = []
+    for (let n = 0; n < fibers; n++) waiting.push(yield* Effect.fork(statement))
+    yield* settled
+    return waiting
   })
 
+/** The heap of one waiting fiber, in kB. */
+const heapOf = (crowd: Crowd, fibers: number): Effect.Effect<number, unknown> =>
+  Effect.gen(function*() {
+    const { heap, waiting } = yield* Effect.scoped(Effect.gen(function*() {
+      yield* takeAll(crowd)
+      const before = yield* collected
+      const waiting = yield* come(crowd, fibers)
+      return { heap: (yield* collected) - before, waiting }
+    }))
+    for (const fiber of waiting) yield* Fiber.join(fiber)
+    return heap / fibers / 1000
+  })
+
+/** The CPU and the time from when the connections are given back until all have had one. */
+const pass = (crowd: Crowd, fibers: number): Effect.Effect<{ micros: number; millis: number }, unknown> =>
+  Effect.gen(function*() {
+    const { start, used, waiting } = yield* Effect.scoped(Effect.gen(function*() {
+      yield* takeAll(crowd)
+      const waiting = yield* come(crowd, fibers)
+      return { waiting, used: process.cpuUsage(), start: performance.now() }
+    }))
+    for (const fiber of waiting) yield* Fiber.join(fiber)
+    const { system, user } = process.cpuUsage(used)
+    return { micros: user + system, millis: performance.now() - start }
+  })
+
+/** What a small crowd takes is not to be told from noise, so it comes again until there were as many statements. */
+const fewestStatements = 2000
+
+const round = (crowd: Crowd, fibers: number): Effect.Effect<Sample, unknown> =>
+  Effect.gen(function*() {
+    const times = Math.ceil(fewestStatements / fibers)
+    let micros = 0
+    let millis = 0
+    for (let time = 0; time < times; time++) {
+      const passed = yield* pass(crowd, fibers)
+      micros += passed.micros
+      millis += passed.millis
+    }
+    return { cpu: micros / (times * fibers), throughput: times * fibers / millis * 1000 }
+  })
+
+/** Statements of which most wait for a connection. */
+const manyStatements = ({ statement }: Crowd): Promise<unknown> => {
+  const statements = Array.from({ length: 10 * connections }, () => statement)
+  return Effect.runPromise(Effect.all(statements, { concurrency: "unbounded", discard: true }))
+}
+
+/**
+ * The heap is taken once, before the warm-up that the rounds need: with the garbage collected goes much of what V8 knows of
+ * the code, and the next statements cost twice as much.
+ */
 const arm = (
   fibers: number,
   open: (target: Target) => Promise<{ readonly crowd: Crowd; readonly close: () => Promise<void> }>
 ) =>
 async (target: Target): Promise<Arm> => {
   const { close, crowd } = await open(target)
-  return { round: () => Effect.runPromise(round(crowd, fibers)), close }
+  let heap = 0
+  return {
+    warmUp: async () => {
+      await repeatedly(() => manyStatements(crowd))
+      heap = await Effect.runPromise(heapOf(crowd, fibers))
+      await repeatedly(() => manyStatements(crowd))
+    },
+    round: async () => ({ ...await Effect.runPromise(round(crowd, fibers)), heap }),
+    close
+  }
 }
 
 const work = (fibers: number): Work => ({

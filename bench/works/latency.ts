@@ -4,7 +4,7 @@
  */
 import { build } from "hdr-histogram-js"
 import { type Client, connections, type OpenClient } from "../clients/operations.js"
-import type { Arm, Sample, Target, Work } from "../model.js"
+import { type Arm, repeatedly, type Sample, type Target, type Work } from "../model.js"
 import { pools } from "./statements.js"
 
 // once requests wait in `effect/Pool`, each of them costs more the more there are, until memory runs out
@@ -13,18 +13,19 @@ const { "effect/Pool": _, ...lasting } = pools
 const requests = 4000
 const load = 0.8
 
-/** Requests per second that the arm can do, all connections busy, each a call of its own as those that come later. */
-const capacity = async (client: Client): Promise<number> => {
-  const run = async (): Promise<void> => {
-    let left = requests
-    const loop = async (): Promise<void> => {
-      while (left-- > 0) await client.request(left)
-    }
-    await Promise.all(Array.from({ length: connections }, loop))
+/** All connections are busy, and each request is a call of its own, as those that come later. */
+const closedLoop = async (client: Client): Promise<void> => {
+  let left = requests
+  const loop = async (): Promise<void> => {
+    while (left-- > 0) await client.request(left)
   }
-  await run()
+  await Promise.all(Array.from({ length: connections }, loop))
+}
+
+/** Requests per second that the arm can do. */
+const capacity = async (client: Client): Promise<number> => {
   const start = performance.now()
-  await run()
+  await closedLoop(client)
   return requests / (performance.now() - start) * 1000
 }
 
@@ -55,8 +56,12 @@ const openLoop = (client: Client, rate: number): Promise<Sample> =>
 
 const arm = (open: OpenClient) => async (target: Target): Promise<Arm> => {
   const client = await open(target)
-  const rate = load * await capacity(client)
-  return { round: () => openLoop(client, rate), close: client.close }
+  return {
+    warmUp: () => repeatedly(() => closedLoop(client)),
+    // the rate is that of the moment: what was 80 % a minute ago may be more than the machine can do now
+    round: async () => openLoop(client, load * await capacity(client)),
+    close: client.close
+  }
 }
 
 const millis = (key: string, title: string) => ({ key, title, unit: "ms", digits: 2 })

@@ -17,7 +17,7 @@ import * as Db from "../../src/Db.js"
 import * as DbLayer from "../../src/DbLayer.js"
 import * as PoolStats from "../../src/PoolStats.js"
 import { connect, execute } from "../clients/mysql2.js"
-import type { Arm, Target, Work } from "../model.js"
+import { type Arm, repeatedly, type Target, type Work } from "../model.js"
 
 const requests = 50
 const minimum = 5
@@ -120,6 +120,11 @@ const timed = async (request: () => Promise<unknown>): Promise<number> => {
 
 const arm = (open: (target: Target) => Promise<Users>) => (target: Target): Promise<Arm> =>
   Promise.resolve({
+    warmUp: async () => {
+      const users = await open(target)
+      await repeatedly(() => Promise.all(Array.from({ length: requests }, users.request)))
+      await users.close()
+    },
     round: async () => {
       const door = await slowDoor(target)
       const users = await open(door.target)

@@ -4,7 +4,7 @@ import * as knex from "../clients/knex.js"
 import * as mariadb from "../clients/mariadb.js"
 import * as mysql2 from "../clients/mysql2.js"
 import type { Load, OpenClient } from "../clients/operations.js"
-import { cpu, type Goal, type Measure, perOperation, steadily, throughput, type Work } from "../model.js"
+import { cpu, type Goal, type Measure, perOperation, repeatedly, steadily, throughput, type Work } from "../model.js"
 
 /** What a program would pick. */
 export const pools: Readonly<Record<string, OpenClient>> = {
@@ -41,7 +41,7 @@ const work = (
   arms: Object.fromEntries(
     Object.entries(clients).map(([arm, open]) => [arm, async (target) => {
       const client = await open(target)
-      return { round: steadily((operations) => client.run({ ...load, operations })), close: client.close }
+      return { ...steadily((operations) => client.run({ ...load, operations })), close: client.close }
     }])
   )
 })
@@ -79,6 +79,7 @@ const stream: Work = {
       const run = () => client.run({ kind: "stream", operations: 1, fibers: 1, each: false })
       let peak = 0
       return {
+        warmUp: () => repeatedly(run),
         round: async () => {
           const sample = await perOperation(100_000, async () => {
             peak = await withPeak(run)
