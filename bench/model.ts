@@ -58,6 +58,12 @@ export const perOperation = async (operations: number, run: () => Promise<unknow
   return { cpu: (user + system) / operations, throughput: operations / millis * 1000 }
 }
 
+/** A sample of some things, each of so many operations, as that of the operations. */
+export const dividedBy = (operations: number, { cpu = 0, throughput = 0 }: Sample): Sample => ({
+  cpu: cpu / operations,
+  throughput: throughput * operations
+})
+
 const roundMillis = 500
 const warmUpMillis = 2_000
 

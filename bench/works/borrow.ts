@@ -4,11 +4,12 @@ import * as Exit from "effect/Exit"
 import * as EffectPool from "effect/Pool"
 import * as Scope from "effect/Scope"
 import { createPool } from "generic-pool"
+import { setMaxListeners } from "node:events"
 import { Pool as Tarn } from "tarn"
 import * as ConnectionPool from "../../src/ConnectionPool.js"
 import * as Db from "../../src/Db.js"
 import * as PoolConfig from "../../src/PoolConfig.js"
-import { type Arm, cpu, steadily, throughput, type Work } from "../model.js"
+import { type Arm, cpu, dividedBy, perOperation, repeatedly, type Sample, throughput, type Work } from "../model.js"
 import { nothingDriver } from "./nothingDriver.js"
 
 const slots = 10
@@ -16,22 +17,78 @@ const slots = 10
 const microtask = (): Promise<void> => new Promise((resolve) => queueMicrotask(resolve))
 const held = Effect.async<void>((resume) => queueMicrotask(() => resume(Effect.void)))
 
-const promises = (fibers: number, cycle: () => Promise<unknown>): Omit<Arm, "close"> =>
-  steadily((operations) => {
-    let left = operations
-    const loop = async (): Promise<void> => {
-      while (left-- > 0) await cycle()
+/** As many in a round of every arm, and as many for each fiber: ten for each of the most. */
+const operations = 100_000
+/** Where each that waits makes every operation slower, as in `effect/Pool`, a round ends before it has done them all. */
+const longestMillis = 2_000
+
+/** The share of one fiber. */
+interface Share {
+  readonly more: () => boolean
+  readonly done: () => void
+}
+
+/** One of the fibers: it is at the gate when the call returns, and then does its share. */
+type Start = (gate: Promise<void>, share: Share, ended: AbortSignal) => Promise<unknown>
+
+/** A promise that is kept from outside. */
+const latch = () => {
+  let open = (): void => undefined
+  const opened = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return { open: () => open(), opened }
+}
+
+/**
+ * All fibers wait at a gate, and what they do is measured from its opening to the last operation: to create them is not to
+ * borrow. Each has a share, lest a pool that lets the same few borrow again and again never serves those who wait.
+ */
+const gated = (fibers: number, start: Start): Omit<Arm, "close"> => {
+  const round = async (): Promise<Sample> => {
+    const ended = new AbortController()
+    setMaxListeners(fibers, ended.signal)
+    const gate = latch()
+    const end = latch()
+    let total = 0
+    let latest = Infinity
+    const share = (): Share => {
+      let left = operations / fibers
+      return {
+        more: () => left-- > 0,
+        done: () => {
+          total++
+          if (total === operations || (total % 16 === 0 && performance.now() > latest)) end.open()
+        }
+      }
     }
-    return Promise.all(Array.from({ length: fibers }, loop))
+    const running = Array.from({ length: fibers }, () => start(gate.opened, share(), ended.signal))
+    const sample = await perOperation(1, () => {
+      latest = performance.now() + longestMillis
+      gate.open()
+      return Promise.race([end.opened, Promise.all(running)])
+    })
+    const measured = total
+    ended.abort()
+    await Promise.allSettled(running)
+    return dividedBy(measured, sample)
+  }
+  return { warmUp: () => repeatedly(round), round }
+}
+
+const promises = (fibers: number, cycle: () => Promise<unknown>): Omit<Arm, "close"> =>
+  gated(fibers, async (gate, { done, more }) => {
+    await gate
+    while (more()) {
+      await cycle()
+      done()
+    }
   })
 
 const effects = (fibers: number, cycle: Effect.Effect<unknown, unknown>): Omit<Arm, "close"> =>
-  steadily((operations) => {
-    let left = operations
-    const loop = Effect.whileLoop({ while: () => left-- > 0, body: () => cycle, step: () => undefined })
-    return Effect.runPromise(
-      Effect.forEach(Array.from({ length: fibers }), () => loop, { concurrency: "unbounded", discard: true })
-    )
+  gated(fibers, (gate, { done, more }, ended) => {
+    const loop = Effect.whileLoop({ while: more, body: () => cycle, step: done })
+    return Effect.runPromise(Effect.zipRight(Effect.promise(() => gate), loop), { signal: ended })
   })
 
 const effectPool = async (fibers: number): Promise<Arm> => {
