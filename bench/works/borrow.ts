@@ -143,7 +143,7 @@ const own = async (fibers: number, how: "statement" | "connection"): Promise<Arm
 const work = (fibers: number): Work => ({
   name: `borrow-${fibers}`,
   title: `borrow and return, ${fibers === 1 ? "1 fiber" : `${fibers.toLocaleString("en")} fibers`} on ${slots} slots`,
-  measures: [cpu, throughput],
+  measures: [{ ...cpu, digits: 2 }, throughput],
   goals: [
     { arm: "effect-sql-pool, a statement", measure: "cpu", atMost: 3 },
     { arm: "effect-sql-pool, a statement", to: "tarn", measure: "cpu", atMost: 1 },
