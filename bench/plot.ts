@@ -13,7 +13,7 @@ const text = (x: number, y: number, content: string, style = ""): string =>
 
 /** One bar, from nothing to the median, and a line from the lower to the upper quartile. */
 const row = (arm: string, figure: Figure, top: number, scale: number): string => {
-  const own = arm === "Db" || arm === "SqlClient" || arm.startsWith("effect-sql-pool")
+  const own = arm === "Db" || arm === "Db, dictionaries" || arm === "SqlClient" || arm.startsWith("effect-sql-pool")
   const [low, middle, high] = [figure.low, figure.median, figure.high].map((value) => left + value * scale) as [
     number,
     number,

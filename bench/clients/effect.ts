@@ -49,7 +49,7 @@ export const sqlMysql2: OpenClient = (target) =>
 export const ownSqlClient: OpenClient = (target) =>
   sqlClient(DbLayer.mysql({ ...options(target), poolSize: connections }))
 
-export const ownDb: OpenClient = async (target) => {
+const db = (rows: (db: Db.DbService) => Effect.Effect<unknown, unknown>): OpenClient => async (target) => {
   const runtime = ManagedRuntime.make(DbLayer.mysql({ ...options(target), poolSize: connections }))
   const db = await runtime.runPromise(Db.Db)
   return effectClient({
@@ -61,10 +61,15 @@ export const ownDb: OpenClient = async (target) => {
         db.execute(texts.update, [idOf(n)]),
         db.execute(texts.log, [idOf(n)])
       ], { discard: true })),
-    rows: () => db.values(texts.rows),
+    rows: () => rows(db),
     stream: () => Stream.runCount(db.stream(texts.stream))
   }, () => runtime.dispose())
 }
+
+export const ownDb: OpenClient = db((db) => db.values(texts.rows))
+
+/** `Db` with the rows as records, which most of the others build and `values` does not. */
+export const ownDictionaries: OpenClient = db((db) => db.dictionaries(texts.rows))
 
 const executed = (connection: Connection, sql: string, params: ReadonlyArray<unknown> = []) =>
   Effect.async<unknown, Error>((resume) => {

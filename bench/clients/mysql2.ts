@@ -69,6 +69,14 @@ export const pool: OpenClient = (target) => {
       }
     },
     rows: () => pool.execute(texts.rows),
-    stream: () => countRows(pool.pool.query(texts.stream).stream())
+    stream: async () => {
+      // the pool itself streams only unprepared texts
+      const connection = await pool.getConnection()
+      try {
+        return await countRows((connection.connection as unknown as Connection).execute(texts.stream).stream())
+      } finally {
+        connection.release()
+      }
+    }
   }, () => pool.end()))
 }

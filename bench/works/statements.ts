@@ -32,14 +32,15 @@ const work = (
   name: string,
   title: string,
   load: Omit<Load, "operations">,
-  goals: ReadonlyArray<Goal> = ahead
+  goals: ReadonlyArray<Goal> = ahead,
+  arms: Readonly<Record<string, OpenClient>> = clients
 ): Work => ({
   name,
   title,
   measures: [cpu, throughput],
   goals,
   arms: Object.fromEntries(
-    Object.entries(clients).map(([arm, open]) => [arm, async (target) => {
+    Object.entries(arms).map(([arm, open]) => [arm, async (target) => {
       const client = await open(target)
       return { ...steadily((operations) => client.run({ ...load, operations })), close: client.close }
     }])
@@ -106,6 +107,6 @@ export const statements: ReadonlyArray<Work> = [
   }),
   work("rows", "1,000 rows in one query", { kind: "rows", fibers: 10, each: false }, [
     { arm: "Db", to: "mysql2, held", measure: "cpu", atMost: 1.05 }
-  ]),
+  ], { ...clients, "Db, dictionaries": effect.ownDictionaries }),
   stream
 ]
