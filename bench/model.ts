@@ -34,6 +34,8 @@ export interface Work {
   /** In the order of the table. Each is opened in a process of its own. */
   readonly arms: Readonly<Record<string, (target: Target) => Promise<Arm>>>
   readonly goals: ReadonlyArray<Goal>
+  /** Among how many processes the rounds of an arm are divided, one if absent: where each process settles at figures of its own. */
+  readonly processes?: number | undefined
 }
 
 /** A promise in figures: an arm's measure, or its ratio to that of another arm, is at most or at least so much. */

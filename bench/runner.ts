@@ -30,11 +30,12 @@ const ask = async (child: ChildProcess, order: Order): Promise<Sample | undefine
   }
 }
 
+type Gathered = Readonly<Record<string, Array<Sample>>>
+
 /** Opens every arm, warms all up, measures, closes. */
-export const runWork = async (work: Work, target: Target, rounds: number): Promise<Samples> => {
+const runProcesses = async (work: Work, target: Target, rounds: number, samples: Gathered): Promise<void> => {
   const names = Object.keys(work.arms)
   const children = names.map(start)
-  const samples: Record<string, Array<Sample>> = Object.fromEntries(names.map((name) => [name, []]))
   try {
     for (const [at, arm] of names.entries()) await ask(children[at]!, { open: { work: work.name, arm, target } })
     for (const child of children) await ask(child, "warm up")
@@ -45,8 +46,17 @@ export const runWork = async (work: Work, target: Target, rounds: number): Promi
       }
     }
     for (const child of children) await ask(child, "close")
-    return samples
   } finally {
     for (const child of children) child.kill("SIGKILL")
   }
+}
+
+/** All rounds of a work, among as many processes for each arm as it asks for, one after the other. */
+export const runWork = async (work: Work, target: Target, rounds: number): Promise<Samples> => {
+  const samples: Gathered = Object.fromEntries(Object.keys(work.arms).map((name) => [name, []]))
+  const processes = Math.min(work.processes ?? 1, rounds)
+  for (let at = 0; at < processes; at++) {
+    await runProcesses(work, target, Math.floor((rounds + at) / processes), samples)
+  }
+  return samples
 }
