@@ -81,12 +81,12 @@ export const table = ({ arms, measures, title }: Outcome): string => {
   return [title, ...align([header, ...rows]).map((line) => `  ${line}`)].join("\n")
 }
 
-const limit = ({ atLeast, atMost }: Goal): string => atMost === undefined ? `≥ ${atLeast}` : `≤ ${atMost}`
+export const limit = ({ atLeast, atMost }: Goal): string => atMost === undefined ? `≥ ${atLeast}` : `≤ ${atMost}`
 
-export const describeVerdict = ({ found, goal, kept }: Verdict): string => {
-  const what = goal.to === undefined ? goal.arm : `${goal.arm} / ${goal.to}`
-  return `${what} ${goal.measure} ${found.toFixed(2)} (${limit(goal)}${kept ? "" : ", missed"})`
-}
+export const subject = ({ arm, to }: Goal): string => to === undefined ? arm : `${arm} / ${to}`
+
+const describeVerdict = ({ found, goal, kept }: Verdict): string =>
+  `${subject(goal)} ${goal.measure} ${found.toFixed(2)} (${limit(goal)}${kept ? "" : ", missed"})`
 
 /** The one line of ratios at the end. */
 export const summary = (outcomes: ReadonlyArray<Outcome>): string =>
