@@ -66,7 +66,7 @@ export const dividedBy = (operations: number, { cpu = 0, throughput = 0 }: Sampl
   throughput: throughput * operations
 })
 
-const roundMillis = 500
+const roundMillis = 400
 const warmUpMillis = 2_000
 
 /** Runs again and again for as long as a warm-up lasts. */

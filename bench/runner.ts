@@ -37,7 +37,7 @@ const runProcesses = async (work: Work, target: Target, rounds: number, samples:
   const names = Object.keys(work.arms)
   const children = names.map(start)
   try {
-    for (const [at, arm] of names.entries()) await ask(children[at]!, { open: { work: work.name, arm, target } })
+    await Promise.all(names.map((arm, at) => ask(children[at]!, { open: { work: work.name, arm, target } })))
     for (const child of children) await ask(child, "warm up")
     for (let round = 0; round < rounds; round++) {
       for (const [at, arm] of names.entries()) {
