@@ -427,7 +427,8 @@ class FiberConnectionImpl implements FiberConnection {
         const inside = Effect.suspend(() => use({ lease: session, transaction: undefined }, restore))
         return afterwards(
           session.state._tag === "Ready" ? inside : Effect.zipRight(restore(session.granted()), inside),
-          Effect.sync(() => this.#closeSession(fiber, session))
+          // batched requests end it in another fiber than began it, which has ended then
+          Effect.withFiberRuntime((now) => Effect.succeed(this.#closeSession(now, session)))
         )
       })
     })

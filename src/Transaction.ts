@@ -334,8 +334,9 @@ const commit = (fibers: FiberConnection, lease: Lease, { commit, section }: Brac
   Effect.suspend((): Effect.Effect<unknown, DbError> => {
     // a section that has been left behind by the one around it ends with SessionEnded, like all statements of it
     if (!lease.has(section)) return leaveBehind(fibers, lease, section, commit)
-    const unfinished = lease.popTo(section)
+    // before anybody is woken who waits for a turn in it
     section.ended = true
+    const unfinished = lease.popTo(section)
     if (committedImplicitly(lease, section)) return Effect.sync(() => lease.leave(section))
     return leave(fibers, lease, section, "commit", [...undoing(unfinished), ...commit])
   })
@@ -370,8 +371,8 @@ const rollBack = (
       section.ended = true
       return Effect.void
     }
-    lease.popTo(section)
     section.ended = true
+    lease.popTo(section)
     if (owned && Cause.isInterrupted(cause)) {
       return Effect.sync(() => {
         // whether or not the connection is lost already, the fiber knows that the transaction is

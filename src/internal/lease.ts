@@ -537,9 +537,9 @@ export class Lease {
       try {
         begin(connection, settle)
       } catch (defect) {
-        // a driver does not throw; one that does has its connection in nobody knows which state
-        this.invalidate("a defect of its driver")
-        return settle(Exit.die(defect))
+        // first, since the end of its connection answers the statement too
+        settle(Exit.die(defect))
+        return this.#defective()
       }
       // who came after a stream would wait for its consumer, which may be waiting for them
       if (activity === streaming) this.#wakeAll()
@@ -648,6 +648,13 @@ export class Lease {
     const slot = this.#slot
     this.lost(error ?? new ConnectionLost({ outcome: "unknown", reason: "it was closed" }))
     this.told = true
+    if (slot !== undefined) this.host.discard(slot, "lost")
+  }
+
+  /** A driver does not throw; of one that does nobody knows in which state its connection is. */
+  #defective(): void {
+    const slot = this.#slot
+    this.lost(new ConnectionLost({ outcome: "unknown", reason: "its driver threw" }))
     if (slot !== undefined) this.host.discard(slot, "lost")
   }
 

@@ -158,10 +158,20 @@ abstract class Execution implements Listener {
       const reason = `it has ${expected} placeholders, and there are ${params.length} parameters`
       return this.giveUp(new ParameterError({ statement: sql, reason }))
     }
-    const encoded = this.host.encode(params)
+    const encoded = this.encoded()
+    if (encoded === undefined) return this.unwritten()
     this.operation.phase = "sent"
     this.host.tracker.sending(this.statement)
     this.host.raw.addCommand(this.answerTo(makeExecute(prepared, encoded)))
+  }
+
+  private encoded(): ReadonlyArray<unknown> | undefined {
+    try {
+      return this.host.encode(this.statement.params)
+    } catch {
+      // a getter that throws now, bytes that have been transferred
+      return undefined
+    }
   }
 
   private sendText(sql = this.statement.sql): void {

@@ -282,15 +282,26 @@ describe("a statement that cannot be", () => {
 })
 
 describe("a parameter that is changed while its statement waits for its turn", () => {
-  const ways: Readonly<
-    Record<string, (db: Db.DbService, params: ReadonlyArray<unknown>) => Effect.Effect<unknown, DbError>>
-  > = {
-    "a statement": (db, params) => db.value("SELECT ?", params),
-    "a stream": (db, params) => Stream.runDrain(db.stream("SELECT ?", params))
+  type Way = (db: Db.DbService, sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<unknown, DbError>
+  const ways: Readonly<Record<string, Way>> = {
+    "a statement": (db, sql, params) => db.value(sql, params),
+    "a stream": (db, sql, params) => Stream.runDrain(db.stream(sql, params))
   }
-  it.live.each(Object.keys(ways))(
-    "is refused when it cannot be written any more, and nothing else is lost: %s",
-    (way) =>
+  /** A value, and what is done to it. */
+  const changes: Readonly<Record<string, () => readonly [value: unknown, change: () => void]>> = {
+    "an object that holds itself": () => {
+      const value: Record<string, unknown> = {}
+      return [value, () => (value["self"] = value)]
+    },
+    "bytes that are given away": () => {
+      const value = new Uint8Array(3)
+      return [value, () => structuredClone(value, { transfer: [value.buffer] })]
+    }
+  }
+  const cases = Object.keys(ways).flatMap((way) => Object.keys(changes).map((change) => [way, change] as const))
+  it.live.each(cases)(
+    "is refused when it cannot be written any more, and nothing else is lost: %s, %s",
+    ([way, change]) =>
       withDialect(
         "mysql",
         {},
@@ -298,13 +309,16 @@ describe("a parameter that is changed while its statement waits for its turn", (
           const db = yield* Db.Db
           yield* db.session(Effect.gen(function*() {
             yield* db.execute("SET @a = 1")
-            const value: Record<string, unknown> = {}
-            const first = yield* Effect.fork(db.value("SELECT SLEEP(0.05)"))
-            const second = yield* Effect.fork(Effect.flip(ways[way]!(db, [value])))
-            yield* Effect.yieldNow()
-            value["self"] = value
-            yield* Fiber.join(first)
-            expect(yield* Fiber.join(second)).toMatchObject({ _tag: "ParameterError" })
+            // prepared already, or not
+            for (const sql of ["SELECT ?", "SELECT ?", "SELECT ? AS another"]) {
+              const [value, apply] = changes[change]!()
+              const first = yield* Effect.fork(db.value("SELECT SLEEP(0.05)"))
+              const second = yield* Effect.fork(Effect.flip(ways[way]!(db, sql, [value])))
+              yield* Effect.yieldNow()
+              apply()
+              yield* Fiber.join(first)
+              expect(yield* Fiber.join(second)).toMatchObject({ _tag: "ParameterError" })
+            }
             expect(yield* db.value("SELECT @a")).toEqual(Option.some(1))
           }))
         })

@@ -3,7 +3,7 @@
  * fiber waits for its own child, which waits for the connection.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
+import { Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
 import * as ConnectionPool from "../../src/ConnectionPool.js"
 import { StatementError } from "../../src/DbError.js"
 import type { Connection } from "../../src/Driver.js"
@@ -174,22 +174,48 @@ describe("a fiber that is interrupted and goes on in a finalizer", () => {
 })
 
 describe("a driver that throws instead of answering", () => {
+  /** Throws once, at the next statement; its connection answers that one too when it is closed. */
+  const throwOnce = (fixture: Fixture): void => {
+    let thrown = 0
+    replaceRun(fixture, (run) => (statement, done) => {
+      if (thrown++ > 0) return run(statement, done)
+      const connection = fixture.fake.connection("1")
+      const destroy = connection.destroy.bind(connection)
+      Object.assign(connection, {
+        destroy: () => {
+          destroy()
+          done(Exit.fail(FakeDriver.lost("not executed")))
+        }
+      })
+      throw new Error("boom")
+    })
+  }
+  const boom = { cause: { _tag: "Die", defect: { message: "boom" } } }
+
   it.effect("ends the statement that had waited with a defect, and its connection, and nothing else", () =>
     withPool({ poolSize: 1 }, (fixture) =>
       Effect.gen(function*() {
         const held = yield* Effect.fork(fixture.run("SLEEP 10"))
         yield* settle
-        let thrown = 0
-        replaceRun(fixture, (run) => (statement, done) => {
-          if (thrown++ > 0) return run(statement, done)
-          throw new Error("boom")
-        })
+        throwOnce(fixture)
         const waiting = yield* Effect.fork(fixture.run("SELECT id"))
         yield* joinAfter(held, 10)
         yield* settle
-        const exit = yield* Fiber.await(waiting)
-        expect(Exit.isFailure(exit) && Cause.dieOption(exit.cause)).toMatchObject({ value: { message: "boom" } })
+        expect(yield* Fiber.await(waiting)).toMatchObject(boom)
         const other = yield* Effect.fork(fixture.run("SELECT id"))
         expect(yield* joinAfter(other, 5_000)).toBe("2")
+      })))
+
+  it.effect("does not have the statement run outside of the transaction that it was in", () =>
+    withPool({ poolSize: 1 }, (fixture) =>
+      Effect.gen(function*() {
+        yield* fixture.run("BEGIN")
+        throwOnce(fixture)
+        expect(yield* Effect.exit(fixture.run("INSERT"))).toMatchObject(boom)
+        expect(yield* Effect.flip(fixture.run("INSERT"))).toMatchObject({
+          _tag: "ConnectionLost",
+          outcome: "rolled back"
+        })
+        expect(fixture.fake.sent.map(({ sql }) => sql)).toEqual(["BEGIN"])
       })))
 })

@@ -1,6 +1,18 @@
 /** What a review found once, so that it stays found. */
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Option, Schedule, Scope, TestClock } from "effect"
+import {
+  Cause,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Option,
+  Request,
+  RequestResolver,
+  Schedule,
+  Scope,
+  TestClock
+} from "effect"
 import * as ConnectionPool from "../../src/ConnectionPool.js"
 import { type ConnectionLost, StatementError } from "../../src/DbError.js"
 import type { Connection, Result } from "../../src/Driver.js"
@@ -353,6 +365,57 @@ describe("a refusal with which the server closes the connection", () => {
         })
         expect(yield* Effect.flip(fixture.run("INSERT"))).toBe(tooLarge)
         expect(yield* fixture.pool.snapshot).toMatchObject({ created: 1, closed: 1, lost: 1, closedBy: { lost: 1 } })
+      })))
+})
+
+describe("a transaction around a request that is batched with others", () => {
+  class Get extends Request.TaggedClass("Get")<number, never, { readonly id: number }> {}
+  const resolver = RequestResolver.makeBatched((requests: ReadonlyArray<Get>) =>
+    Effect.forEach(requests, (request) => Request.succeed(request, request.id), { discard: true })
+  )
+
+  it.effect("gives its connection back, though it ends in another fiber than it began in", () =>
+    withPool({ poolSize: 3, affinity: "strict" }, (fixture) =>
+      Effect.gen(function*() {
+        const one = (id: number) => Transaction.run(fixture.fibers, Effect.request(new Get({ id }), resolver))
+        const work = Effect.forEach([1, 2, 3], one, { concurrency: "unbounded", batching: true })
+        const fiber = yield* Effect.fork(work)
+        yield* settle
+        expect(yield* Fiber.join(fiber)).toEqual([1, 2, 3])
+        yield* settle
+        expect(yield* fixture.pool.snapshot).toMatchObject({ held: 0, idle: 3 })
+      })))
+})
+
+describe("a transaction whose forks are left behind", () => {
+  it.effect("tells its own waiting statement that it has ended, and does not send it", () =>
+    withPool({ poolSize: 1 }, (fixture) =>
+      Effect.gen(function*() {
+        const transaction = <A, E>(effect: Effect.Effect<A, E>) => Transaction.run(fixture.fibers, effect)
+        const late: Array<string> = []
+        const told = (sql: string) =>
+          Effect.matchEffect(fixture.run(sql), {
+            onFailure: ({ _tag }) => Effect.sync(() => void late.push(`${sql}: ${_tag}`)),
+            onSuccess: () => Effect.sync(() => void late.push(`${sql}: done`))
+          })
+        const within = transaction(Effect.gen(function*() {
+          // waits for the innermost
+          yield* Effect.forkDaemon(Effect.zipRight(Effect.sleep(1), told("INSERT")))
+          return yield* transaction(Effect.never)
+        }))
+        const whole = yield* Effect.fork(transaction(Effect.gen(function*() {
+          yield* Effect.forkDaemon(within)
+          yield* Effect.sleep(2)
+          // waits for the one around it
+          yield* Effect.forkDaemon(told("DIRTY"))
+          yield* Effect.sleep(2)
+        })))
+        yield* joinAfter(whole, 10)
+        yield* settle
+        expect(late.sort()).toEqual(["DIRTY: SessionEnded", "INSERT: SessionEnded"])
+        const sent = fixture.fake.sent.map(({ sql }) => sql)
+        expect(sent.filter((sql) => sql === "INSERT" || sql === "DIRTY")).toEqual([])
+        expect(sent.at(-1)).toBe("COMMIT")
       })))
 })
 
