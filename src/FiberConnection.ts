@@ -26,13 +26,14 @@ import type { Pool } from "./ConnectionPool.js"
 import { type AcquireError, AffinityLost, ConnectionLost, type DbError, InvalidTransaction } from "./DbError.js"
 import { holdsNothing, type Isolation, type Result, type Row, type SessionState, type Statement } from "./Driver.js"
 import { checkPrevious, isAgain, judge, retry } from "./internal/attempts.js"
-import { awaiting } from "./internal/awaiting.js"
+import { awaiting, type Started } from "./internal/awaiting.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import { Lease } from "./internal/lease.js"
 import { type Origin, outside, type Turn } from "./internal/leaseModel.js"
 import { originOf } from "./internal/origin.js"
 import { analyze } from "./internal/sessionState.js"
 import { isTraced } from "./internal/spans.js"
+import { runOn, runShaped, unsafeRun } from "./internal/submission.js"
 import type { Section, Whole } from "./internal/turns.js"
 import { LongLived, StatementLimit } from "./PoolConfig.js"
 
@@ -230,6 +231,9 @@ export interface FiberConnection {
   readonly release: Effect.Effect<void>
 }
 
+/** Of what was not started. */
+const nothing: Started = { interrupted: () => Effect.void }
+
 /** Numbers the pools of the program, for the keys of their sessions in the context. */
 let instances = 0
 
@@ -299,9 +303,9 @@ class FiberConnectionImpl implements FiberConnection {
     return awaiting<A, DbError, A, DbError | E>(
       (resume) => {
         lease = this.#ownLease(fiber, record, statement)
-        if (lease instanceof Lease) return lease.unsafeRun(statement, turn, shape, resume, fiber)
+        if (lease instanceof Lease) return unsafeRun(lease, statement, turn, shape, resume, fiber)
         resume(Exit.fail(lease))
-        return () => Effect.void
+        return nothing
       },
       (error) => lease instanceof Lease ? failed(lease, error) : Effect.fail(error)
     )
@@ -316,7 +320,7 @@ class FiberConnectionImpl implements FiberConnection {
   ): Effect.Effect<A, DbError | E> {
     return Effect.uninterruptibleMask((restore): Effect.Effect<A, DbError | E> => {
       const lease = this.#ownLease(fiber, record, statement)
-      return lease instanceof Lease ? thenUnclaim(lease, restore(use(lease))) : Effect.fail(lease)
+      return lease instanceof Lease ? thenUnclaim(lease, restore(use(lease)), statement) : Effect.fail(lease)
     })
   }
 
@@ -357,12 +361,12 @@ class FiberConnectionImpl implements FiberConnection {
     shape: (result: Result) => A,
     onFailure: (error: DbError) => Effect.Effect<A, E>
   ): Effect.Effect<A, DbError | E> {
-    if (!statement.traits.readsPrevious) return lease.runAs(statement, turn, shape, onFailure)
+    if (!statement.traits.readsPrevious) return runShaped(lease, statement, turn, shape, onFailure)
     const steps = Effect.matchEffect(checkPrevious(this.pool.driver, lease, statement, turn), {
       onFailure,
-      onSuccess: () => lease.runAs(statement, turn, shape, onFailure)
+      onSuccess: () => runShaped(lease, statement, turn, shape, onFailure)
     })
-    return thenUnclaim(lease, steps)
+    return thenUnclaim(lease, steps, statement)
   }
 
   readonly openAt: FiberConnection["openAt"] = ({ lease, transaction }, statement, scope) =>
@@ -372,7 +376,7 @@ class FiberConnectionImpl implements FiberConnection {
       const turn = { section: transaction, limit: limitOf(fiber) }
       const open = firstChunk(lease, statement, scope, turn)
       return statement.traits.readsPrevious
-        ? thenUnclaim(lease, Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), open))
+        ? thenUnclaim(lease, Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), open), statement)
         : open
     })
 
@@ -453,7 +457,7 @@ class FiberConnectionImpl implements FiberConnection {
     const rollBack = lease.state._tag === "Ready" && lease.connection?.session() === "transaction"
       // if the rollback fails the connection is lost, and with it the transaction
       ? this.pool.unsafePatiently(
-        Effect.asVoid(Effect.ignore(lease.run(this.#rollback))),
+        Effect.asVoid(Effect.ignore(runOn(lease, this.#rollback))),
         () => lease.invalidate("an unanswered rollback")
       )
       : Effect.void
@@ -587,8 +591,11 @@ const afterwards = <A, E, R>(effect: Effect.Effect<A, E, R>, then: Effect.Effect
   })
 
 /** However the effect ends, the lease may serve somebody else afterwards. */
-const thenUnclaim = <A, E, R>(lease: Lease, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.ensuring(effect, Effect.sync(() => lease.unclaim()))
+const thenUnclaim = <A, E, R>(
+  lease: Lease,
+  effect: Effect.Effect<A, E, R>,
+  statement?: Statement
+): Effect.Effect<A, E, R> => Effect.ensuring(effect, Effect.sync(() => lease.unclaim(statement)))
 
 /** Whether the lease has a connection and nothing on it that its borrower would miss. */
 const isFree = (lease: Lease | undefined): boolean =>

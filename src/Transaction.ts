@@ -16,6 +16,7 @@ import type { FiberConnection, Restore, TransactionScope, TransactionWhole } fro
 import { Again, isAgain, isReplaceable, retry } from "./internal/attempts.js"
 import type { Lease } from "./internal/lease.js"
 import { analyze } from "./internal/sessionState.js"
+import { runOn } from "./internal/submission.js"
 import type { Section } from "./internal/turns.js"
 import { duration } from "./PoolConfig.js"
 import * as Recovery from "./Recovery.js"
@@ -297,7 +298,8 @@ const enter = (
     const replaceable = owned && lease.connection !== undefined && holdsNothing(lease.connection.session())
     return Effect.catchAll(
       inOrder(begin, (sql, index) =>
-        lease.run(
+        runOn(
+          lease,
           statement(fibers, sql),
           index === 0 ? { section: section.parent, enters: section, opens: true } : { section, opens: true }
         )),
@@ -318,7 +320,7 @@ const leave = (
   texts: ReadonlyArray<string>
 ): Effect.Effect<unknown, DbError> =>
   inOrder(texts, (sql, index) =>
-    lease.run(statement(fibers, sql), {
+    runOn(lease, statement(fibers, sql), {
       section,
       final,
       // even when the fiber is interrupted, what becomes of a COMMIT must be known
@@ -353,7 +355,7 @@ const leaveBehind = (
   lease: Lease,
   section: TransactionScope,
   [first = ""]: ReadonlyArray<string>
-): Effect.Effect<unknown, DbError> => lease.run(statement(fibers, first), { section })
+): Effect.Effect<unknown, DbError> => runOn(lease, statement(fibers, first), { section })
 
 /**
  * Undoes the work. An interrupted transaction that has its connection for itself waits for nothing: the pool resets the

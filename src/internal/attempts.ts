@@ -12,6 +12,7 @@ import * as Recovery from "../Recovery.js"
 import type { Lease } from "./lease.js"
 import type { Turn } from "./leaseModel.js"
 import { analyze } from "./sessionState.js"
+import { runOn } from "./submission.js"
 
 /** @internal A failure after which the statement may be run again, on another connection. */
 export class Again {
@@ -39,7 +40,7 @@ export const checkPrevious = (
     if (generatedId === undefined) return Effect.void
     const question: Statement = { sql: generatedId, params: [], traits: analyze(generatedId, dialect) }
     return Effect.flatMap(
-      lease.run(question, { section: undefined, ...turn, holds: true }),
+      runOn(lease, question, { section: undefined, ...turn, holdsFor: statement }),
       ({ rows }) => insertIds.some((own) => own === rows[0]?.[0]) ? Effect.void : lost
     )
   })

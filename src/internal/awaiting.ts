@@ -13,30 +13,32 @@ import * as RuntimeFlagsPatch from "effect/RuntimeFlagsPatch"
 const interruptible = RuntimeFlagsPatch.enable(RuntimeFlags.Interruption)
 const uninterruptible = RuntimeFlagsPatch.disable(RuntimeFlags.Interruption)
 
-/**
- * @internal Starts something, and waits for what it calls back with. `start` answers with what is done when the fiber is
- * interrupted meanwhile, which the fiber waits for; that may be when the answer has come and the fiber has not gone on.
- * `failed` is what `Effect.catchAll` would be told, in the same breath.
- */
+/** @internal Something that was started, and calls back. */
+export interface Started {
+  /**
+   * What is done when its fiber is interrupted before it has gone on with the answer, which may have come by then. The fiber
+   * waits for it.
+   */
+  readonly interrupted: () => Effect.Effect<void>
+}
+
+/** @internal Starts something, and waits for what it calls back with. `failed` is what `Effect.catchAll` would be told. */
 export const awaiting = <A, E, A2 = never, E2 = E>(
-  start: (
-    resume: (exit: Exit.Exit<A, E>) => void,
-    fiber: Fiber.RuntimeFiber<unknown, unknown>
-  ) => () => Effect.Effect<void>,
+  start: (resume: (exit: Exit.Exit<A, E>) => void, fiber: Fiber.RuntimeFiber<unknown, unknown>) => Started,
   failed: (error: E) => Effect.Effect<A2, E | E2> = Effect.fail
 ): Effect.Effect<A | A2, E | E2> =>
   Effect.withFiberRuntime((fiber, { runtimeFlags }) => {
-    let interrupted: (() => Effect.Effect<void>) | undefined
+    let started: Started | undefined
     const answered = Effect.async<A, E>((resume) => {
-      interrupted = start(resume, fiber)
+      started = start(resume, fiber)
     })
     if (!RuntimeFlags.interruption(runtimeFlags)) return Effect.catchAll(answered, failed)
     // what `Effect.uninterruptibleMask` does in more steps: a handler is skipped where its fiber can be interrupted
     const settled = Effect.catchAllCause(
       Effect.withRuntimeFlagsPatch(answered, interruptible),
       (cause): Effect.Effect<A2, E | E2> => {
-        if (interrupted !== undefined && Cause.isInterrupted(cause)) {
-          return Effect.zipRight(interrupted(), Effect.failCause(cause))
+        if (started !== undefined && Cause.isInterrupted(cause)) {
+          return Effect.zipRight(started.interrupted(), Effect.failCause(cause))
         }
         return cause._tag === "Fail"
           ? Effect.withRuntimeFlagsPatch(failed(cause.error), interruptible)

@@ -12,7 +12,8 @@ import * as Stream from "effect/Stream"
 import type { DbError } from "../DbError.js"
 import type { Row, Statement } from "../Driver.js"
 import type { Lease } from "./lease.js"
-import type { OpenCursor, Turn } from "./leaseModel.js"
+import { cursor, type OpenCursor } from "./leaseCursor.js"
+import type { Turn } from "./leaseModel.js"
 
 /** @internal A cursor that has given its first chunk; an empty one means that there are no rows. */
 export interface FirstChunk {
@@ -27,11 +28,11 @@ export const firstChunk = (
   scope: Scope.Scope,
   turn?: Turn
 ): Effect.Effect<FirstChunk, DbError> =>
-  Effect.flatMap(Scope.extend(lease.cursor(statement, turn), scope), (cursor) =>
+  Effect.flatMap(Scope.extend(cursor(lease, statement, turn), scope), (open) =>
     Effect.catchAll(
-      Effect.map(cursor.pull, (first): FirstChunk => ({ cursor, first })),
+      Effect.map(open.pull, (first): FirstChunk => ({ cursor: open, first })),
       Option.match({
-        onNone: () => Effect.succeed({ cursor, first: [] }),
+        onNone: () => Effect.succeed({ cursor: open, first: [] }),
         onSome: (error) => Effect.fail(error)
       })
     ))

@@ -12,31 +12,18 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
 import type * as FiberId from "effect/FiberId"
-import { identity } from "effect/Function"
-import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
-import { type AcquireError, ConnectionBusy, ConnectionLost, type DbError, StatementCancelled } from "../DbError.js"
-import { type Connection, type Cursor, holdsNothing, type Result, type Row, type Statement } from "../Driver.js"
-import { awaiting } from "./awaiting.js"
+import { type AcquireError, ConnectionLost, type DbError } from "../DbError.js"
+import { type Connection, holdsNothing, type Statement } from "../Driver.js"
 import {
   type End,
-  type History,
+  History,
   type LeaseKind,
   type LeaseState,
-  noHistory,
-  noteFate,
-  type OpenCursor,
   type Origin,
-  outOfTime,
-  outside,
   refusal,
-  remember,
   type Rest,
   sectionRefusal,
-  stoppedRead,
-  toldOutcome,
   type Turn
 } from "./leaseModel.js"
 import type { Node } from "./linkedList.js"
@@ -91,33 +78,17 @@ const running: LeaseState = { _tag: "Running" }
 const streaming: LeaseState = { _tag: "Streaming" }
 const stopping: LeaseState = { _tag: "Stopping" }
 const waiting: LeaseState = { _tag: "Waiting" }
-const nothing = (): Effect.Effect<void> => Effect.void
 
-/** A cursor that is being read: whether it has not ended, a chunk has been asked for, and one has been given. */
-interface Open {
-  active: boolean
-  asked: boolean
-  given: boolean
+/** @internal A statement that wants the connection. */
+export interface Submitted extends Waiting {
+  readonly statement: Statement
   readonly turn: Turn
-  connection: Connection | undefined
-  note: Note | undefined
+  /** Whether it has the connection until its rows are read. */
+  readonly streams: boolean
+  readonly begin: (connection: Connection) => void
+  /** It is told once why it will not run. */
+  readonly settle: (exit: Exit.Exit<never, DbError>) => void
 }
-
-/** The answer with what the shape makes of its result; that may be a program's own function, and throw. */
-const shaped = <A>(answer: Exit.Exit<Result, DbError>, shape: (result: Result) => A): Exit.Exit<A, DbError> => {
-  if (Exit.isFailure(answer)) return Exit.failCause(answer.cause)
-  try {
-    return Exit.succeed(shape(answer.value))
-  } catch (defect) {
-    return Exit.die(defect)
-  }
-}
-
-/** What is said of an answer that may have come too late. */
-type InTime = <A>(statement: Statement, exit: Exit.Exit<A, DbError>, partial?: boolean) => Exit.Exit<A, DbError>
-
-/** What is made of a statement's answer in a transaction, besides giving it. */
-type Note = (exit: Exit.Exit<unknown, DbError>) => void
 
 /** @internal */
 export class Lease {
@@ -125,7 +96,7 @@ export class Lease {
   /** Its place in the queue, while it waits. */
   node: Node<Waiter<Lease>> | undefined
   /** What the connection has done for this borrower, and may so be read back by it. */
-  history: History = noHistory
+  history = new History()
   /** Whether the borrower knows that the connection is lost. */
   told = false
   /** Whether the connection was lost because a statement's time was over: there is none left to run it again. */
@@ -141,6 +112,8 @@ export class Lease {
   #notify: ((granted: Exit.Exit<void, AcquireError>) => void) | undefined
   /** Statements of other fibers that wait for their turn on this connection. */
   #turns: Turns | undefined
+  /** The only statement that may be started now, because it reads what the one before has asked for. */
+  #heldFor: Statement | undefined
   /** The lease that has the connection after this one. */
   #heir: Lease | undefined
   #advancing = false
@@ -225,10 +198,11 @@ export class Lease {
   }
 
   /**
-   * Who has claimed it runs no further statement now: what waits is started, and the connection may serve somebody else. A
-   * wish that has not been granted is given up.
+   * Who has claimed it, be it for `statement`, runs nothing further now: what waits is started, and the connection may serve
+   * somebody else. A wish that has not been granted is given up.
    */
-  unclaim(): void {
+  unclaim(statement?: Statement): void {
+    if (this.#heldFor === statement) this.#heldFor = undefined
     if (this.state._tag === "Waiting") this.release("interruption")
     else if (this.state._tag === "Ready") this.#next()
   }
@@ -244,8 +218,8 @@ export class Lease {
    */
   popTo(section: Section): Section | undefined {
     const popped = this.#turns?.popTo(section)
-    this.#interrupted()
-    for (const { start } of popped?.waiting ?? []) start()
+    this.interrupt()
+    for (const late of popped?.waiting ?? []) late.start()
     return popped?.unfinished
   }
 
@@ -276,7 +250,7 @@ export class Lease {
       if (this.state._tag === "Waiting") this.#notify = resume
       else if (this.state._tag === "Ended" && this.state.end._tag === "Refused") resume(Exit.fail(this.state.end.error))
       else resume(Exit.void)
-      return Effect.sync(() => this.#ungrant())
+      return Effect.sync(() => this.ungrant())
     })
   }
 
@@ -309,98 +283,110 @@ export class Lease {
     }
   }
 
-  /**
-   * Runs one statement, after those that came before it. Interruption stops it on the server, without waiting for that.
-   */
-  run(statement: Statement, turn: Turn = outside): Effect.Effect<Result, DbError> {
-    return this.runAs(statement, turn, identity, undefined)
+  // --- to its statements -------------------------------------------------------------------------------------------
+
+  /** Whose turn it is. */
+  get sections(): Turns {
+    this.#turns ??= new Turns()
+    return this.#turns
   }
 
-  /** What {@link run} does, then what `Effect.map` and `Effect.catchAll` would do, at a fraction of their cost. */
-  runAs<A, A2 = never, E2 = DbError>(
-    statement: Statement,
-    turn: Turn,
-    shape: (result: Result) => A,
-    failed: ((error: DbError) => Effect.Effect<A2, E2>) | undefined
-  ): Effect.Effect<A | A2, DbError | E2> {
-    return awaiting<A, DbError, A2, E2>(
-      (resume, fiber) => this.unsafeRun(statement, turn, shape, resume, fiber),
-      failed
-    )
+  /** Calls back with the grant or the refusal, unless {@link ungrant} comes first. */
+  onGrant(notify: (granted: Exit.Exit<void, AcquireError>) => void): void {
+    this.#notify = notify
   }
 
-  /** What {@link runAs} starts. It answers with what has to be done when the fiber is interrupted before it is resumed. */
-  unsafeRun<A>(
-    statement: Statement,
-    turn: Turn,
-    shape: (result: Result) => A,
-    resume: (exit: Exit.Exit<A, DbError>) => void,
-    fiber: Fiber.RuntimeFiber<unknown, unknown>
-  ): () => Effect.Effect<void> {
-    return this.#exclusive<A>(
-      statement,
-      turn,
-      running,
-      (connection, done) => {
-        if (turn.enters !== undefined) this.#sections.section = turn.enters
-        const note = this.#fateOf(statement, turn)
-        const inTime = this.#limit(turn)
-        connection.run(statement, (answered) => {
-          const whole = this.state._tag === "Running" ? answered : stoppedRead(statement, answered)
-          const exit = inTime === undefined ? whole : inTime(statement, whole)
-          note?.(exit)
-          // of the connection, which the lease may have given up by now
-          const answer = connection.session() === "transaction" ? toldOutcome(statement, turn, exit) : exit
-          // who runs on the fiber's own may run it again instead
-          if (this.kind !== "fiber" && turn.opens !== true) this.#told(answer)
-          this.history = remember(this.history, statement, exit)
-          if (turn.enters !== undefined && Exit.isFailure(exit) && this.state._tag === "Running") {
-            // one that was interrupted may have been done: then its section has to undo it
-            this.#sections.section = turn.section
-          }
-          if (turn.leaves === true && Exit.isSuccess(exit) && turn.section !== undefined) {
-            this.#sections.pop(turn.section)
-          }
-          this.#answered(exit, turn.holds)
-          done(shaped(answer, shape))
-        })
-      },
-      resume,
-      fiber
-    )
+  /** Who waited for the grant was interrupted. */
+  ungrant(): void {
+    this.#notify = undefined
+    if (this.state._tag === "Waiting") this.release("interruption")
+    else this.#rest()
   }
 
-  /** A cursor over the statement's rows, for as long as the scope; ending it early stops the statement on the server. */
-  cursor(statement: Statement, turn: Turn = outside): Effect.Effect<OpenCursor, DbError, Scope.Scope> {
-    return Effect.suspend(() => {
-      const open: Open = { active: false, asked: false, given: false, turn, connection: undefined, note: undefined }
-      // the finalizer comes first: nothing can be lost between the start of the cursor and its registration
-      return Effect.zipRight(
-        Effect.addFinalizer(() =>
-          Effect.sync(() => {
-            if (open.active) this.#interrupted()
-          })
-        ),
-        Effect.map(
-          awaiting<Cursor, DbError>((resume, fiber) =>
-            this.#exclusive<Cursor>(
-              statement,
-              turn,
-              streaming,
-              (connection, done) => {
-                open.active = true
-                open.connection = connection
-                open.note = this.#fateOf(statement, turn)
-                done(Exit.succeed(connection.stream(statement)))
-              },
-              resume,
-              fiber
-            )
-          ),
-          (cursor) => ({ columns: cursor.columns, pull: this.#pull(statement, cursor, open) })
-        )
-      )
-    })
+  /** Whether the statement has to wait for others. */
+  mustWait({ section, statement }: Submitted): boolean {
+    if (this.#heldFor === statement) this.#heldFor = undefined
+    const tag = this.state._tag
+    if (tag === "Running" || tag === "Stopping") return true
+    if (tag !== "Ready") return false
+    return this.#advancing || this.#heldFor !== undefined ||
+      (this.#turns !== undefined && !this.#turns.mayStart(section))
+  }
+
+  /** It is started when its turn has come, or when it never will. */
+  enqueue(waiting: Waiting): Node<Waiting> {
+    const place = this.sections.enqueue(waiting)
+    // what the connection was held for has to wait itself, and those behind it need not any more
+    if (this.state._tag === "Ready") this.#next()
+    return place
+  }
+
+  /** Puts the statement on the connection, or tells it why it has none. */
+  start(submitted: Submitted): void {
+    const { statement, streams, turn } = submitted
+    const { connection } = this
+    if (this.state._tag !== "Ready" || connection === undefined) {
+      return submitted.settle(this.refusal(statement, turn))
+    }
+    const refused = sectionRefusal(turn, statement)
+    if (refused !== undefined) {
+      submitted.settle(Exit.fail(refused))
+      return this.#next()
+    }
+    this.state = streams ? streaming : running
+    this.#patient = turn.patient === true
+    this.claim()
+    this.host.began()
+    try {
+      submitted.begin(connection)
+    } catch (defect) {
+      // first, since the end of its connection answers the statement too
+      submitted.settle(Exit.die(defect))
+      // a driver does not throw: of one that does nobody knows in which state its connection is
+      return this.#broke(new ConnectionLost({ outcome: "unknown", reason: "its driver threw" }))
+    }
+    // who came after a stream would wait for its consumer, which may be waiting for them
+    if (streams) this.#wakeAll()
+  }
+
+  /** What runs is stopped on the server; nothing is sent until it has been. */
+  interrupt(): void {
+    if (this.state._tag !== "Running" && this.state._tag !== "Streaming") return
+    this.state = stopping
+    this.#stop()
+  }
+
+  /** A statement or cursor has come to its end, whichever; nothing but `next`, if given, may come after it. */
+  answered(exit: Exit.Exit<unknown, DbError>, next?: Statement): void {
+    const member = this.#member
+    if (member === undefined || (this.state._tag !== "Running" && this.state._tag !== "Streaming")) return
+    const error = Exit.isFailure(exit) && exit.cause._tag === "Fail" ? exit.cause.error : undefined
+    if (!member.connection.isOpen()) {
+      this.told = true
+      return this.#broke(error ?? new ConnectionLost({ outcome: "unknown", reason: "it was closed" }))
+    }
+    this.host.answered(member)
+    // a server that has become read-only is not the one that the next statement should find
+    if (error?._tag === "ReadOnlyError") {
+      this.#doomed = true
+      this.host.demoted()
+    }
+    if (this.#doomed && this.kind === "fiber" && this.#holdsNothing) {
+      return this.invalidate("a read-only server")
+    }
+    this.#heldFor = next
+    this.#next()
+  }
+
+  /** The program is told of a failure. */
+  tell(exit: Exit.Exit<unknown, DbError>): void {
+    if (Exit.isFailure(exit) && exit.cause._tag === "Fail") this.host.told(exit.cause.error)
+  }
+
+  /** Why the statement cannot run on this lease (any more). */
+  refusal(statement: Statement, turn: Turn): Exit.Exit<never, DbError> {
+    if (this.state._tag === "Ended" && this.state.end._tag === "Lost") this.told = true
+    return refusal(this.kind, this.state, statement, turn)
   }
 
   /**
@@ -444,227 +430,19 @@ export class Lease {
     return this.#member === undefined || holdsNothing(this.#member.connection.session())
   }
 
-  get #sections(): Turns {
-    this.#turns ??= new Turns()
-    return this.#turns
-  }
-
-  #pull(statement: Statement, cursor: Cursor, open: Open): OpenCursor["pull"] {
-    const stop = (): Effect.Effect<void> =>
-      Effect.sync(() => {
-        // after the last row it may be another's statement that runs
-        if (open.active) this.#interrupted()
-      })
-    return awaiting<ReadonlyArray<Row>, Option.Option<DbError>>((resume) => {
-      const fail = (exit: Exit.Exit<never, DbError>): void => resume(Exit.mapError(exit, Option.some))
-      if (!open.active) {
-        resume(Exit.fail(Option.none()))
-        return nothing
-      }
-      // a stream whose connection was taken from it, or that was interrupted while it read, must not look complete
-      if (this.state._tag !== "Streaming" || open.asked) {
-        fail(this.#refusal(statement, open.turn))
-        return nothing
-      }
-      open.asked = true
-      const inTime = this.#limit(open.turn)
-      cursor.next((answered) => {
-        // rows that came while the statement was being stopped are not all
-        const read = inTime === undefined ? answered : inTime(statement, answered, true)
-        open.note?.(read)
-        const exit = open.connection?.session() === "transaction" ? toldOutcome(statement, open.turn, read) : read
-        const streaming = this.state._tag === "Streaming"
-        if (streaming && Exit.isSuccess(exit) && exit.value.length > 0) {
-          open.asked = false
-          open.given = true
-          return resume(Exit.succeed(exit.value))
-        }
-        open.active = false
-        // a stream of its own may begin again before it has given anything
-        if (open.given || this.kind !== "stream") this.#told(exit)
-        this.#answered(exit)
-        if (Exit.isFailure(exit)) fail(Exit.failCause(exit.cause))
-        else if (streaming) resume(Exit.fail(Option.none()))
-        else fail(this.#refusal(statement, open.turn))
-      })
-      return stop
-    })
-  }
-
-  /** Who waited for the grant was interrupted. */
-  #ungrant(): void {
-    this.#notify = undefined
-    if (this.state._tag === "Waiting") this.release("interruption")
-    else this.#rest()
-  }
-
-  /** Waits for the grant and for the statement's turn, then starts; `begin` is called synchronously with the connection. */
-  #exclusive<A>(
-    statement: Statement,
-    turn: Turn,
-    activity: LeaseState,
-    begin: (connection: Connection, done: (exit: Exit.Exit<A, DbError>) => void) => void,
-    resume: (exit: Exit.Exit<A, DbError>) => void,
-    { currentScheduler }: Fiber.RuntimeFiber<unknown, unknown>
-  ): () => Effect.Effect<void> {
-    let waiting: Node<Waiting> | undefined
-    let stopWaiting: (() => void) | undefined
-    let phase: "granting" | "waiting" | "started" | "settled" = "waiting"
-    let afterwards: (() => void) | undefined
-    const settle = (exit: Exit.Exit<A, DbError>): void => {
-      phase = "settled"
-      stopWaiting?.()
-      resume(exit)
-      afterwards?.()
-    }
-    const start = (): void => {
-      // what the grant has started may have been interrupted since
-      if (phase === "settled") return
-      waiting = undefined
-      stopWaiting?.()
-      const connection = this.connection
-      if (this.state._tag !== "Ready" || connection === undefined) return settle(this.#refusal(statement, turn))
-      const refused = sectionRefusal(turn, statement)
-      if (refused !== undefined) {
-        settle(Exit.fail(refused))
-        return this.#next()
-      }
-      this.state = activity
-      this.#patient = turn.patient === true
-      phase = "started"
-      this.claim()
-      this.host.began()
-      try {
-        begin(connection, settle)
-      } catch (defect) {
-        // first, since the end of its connection answers the statement too
-        settle(Exit.die(defect))
-        return this.#defective()
-      }
-      // who came after a stream would wait for its consumer, which may be waiting for them
-      if (activity === streaming) this.#wakeAll()
-    }
-    if (this.state._tag === "Waiting") {
-      phase = "granting"
-      // not from inside of the event that grants it; the fiber itself goes on with the answer
-      this.#notify = (granted) => {
-        if (Exit.isSuccess(granted)) currentScheduler.scheduleTask(start, 0)
-        else settle(Exit.failCause(granted.cause))
-      }
-    } else if (this.#mustWait(turn)) {
-      waiting = this.#sections.enqueue({ section: turn.section, start })
-      const waitedMillis = this.host.limits.acquireTimeout
-      stopWaiting = this.host.after(waitedMillis, () => {
-        if (waiting === undefined) return
-        this.#turns?.leave(waiting)
-        settle(Exit.fail(new ConnectionBusy({ statement: statement.sql, waitedMillis })))
-      })
-    } else start()
-    return () => {
-      if (waiting !== undefined) this.#turns?.leave(waiting)
-      stopWaiting?.()
-      if (phase === "granting") {
-        phase = "settled"
-        return Effect.sync(() => this.#ungrant())
-      }
-      if (phase !== "started") return Effect.void
-      if (turn.patient !== true) return Effect.sync(() => this.#interrupted())
-      return this.host.patiently(
-        Effect.async<void>((answered) => {
-          if (phase === "settled") answered(Effect.void)
-          else afterwards = () => answered(Effect.void)
-        }),
-        () => this.invalidate("an unanswered end of a transaction")
-      )
-    }
-  }
-
-  /**
-   * Stops what runs now when its time is over. What it answers tells what to say of the answer, which comes all the same:
-   * that of the server, or of the loss of a connection on which nothing could be stopped.
-   */
-  #limit({ limit = this.host.limits.statementTimeout }: Turn): InTime | undefined {
-    if (limit === Infinity) return undefined
-    let over = false
-    const stop = this.host.after(limit, () => {
-      over = true
-      this.#interrupted()
-    })
-    return (statement, exit, partial = false) => {
-      stop()
-      if (!over) return exit
-      const told = partial && Exit.isSuccess(exit)
-        ? Exit.fail(new StatementCancelled({ statement: statement.sql, reason: "" }))
-        : exit
-      const answer = outOfTime(statement, limit, told)
-      this.overdue = Exit.isFailure(answer) && answer.cause._tag === "Fail" &&
-        answer.cause.error._tag === "ConnectionLost"
-      return answer
-    }
-  }
-
-  /** What the answer means for the transaction that the statement runs in, if it runs in one. */
-  #fateOf(statement: Statement, { final, section }: Turn): Note | undefined {
-    const connection = this.#member?.connection
-    if (section === undefined || final !== undefined || connection?.session() !== "transaction") return undefined
-    return (exit) => noteFate(section.whole, statement, exit, connection.isOpen(), connection.session())
-  }
-
-  #mustWait({ section }: Turn): boolean {
-    const tag = this.state._tag
-    if (tag === "Running" || tag === "Stopping") return true
-    return tag === "Ready" && (this.#advancing || (this.#turns !== undefined && !this.#turns.mayStart(section)))
-  }
-
-  #refusal(statement: Statement, turn: Turn): Exit.Exit<never, DbError> {
-    if (this.state._tag === "Ended" && this.state.end._tag === "Lost") this.told = true
-    return refusal(this.kind, this.state, statement, turn)
-  }
-
-  #told(exit: Exit.Exit<unknown, DbError>): void {
-    if (Exit.isFailure(exit) && exit.cause._tag === "Fail") this.host.told(exit.cause.error)
-  }
-
-  /** A statement or cursor has come to its end, whichever. */
-  #answered(exit: Exit.Exit<unknown, DbError>, holds = false): void {
-    const member = this.#member
-    if (member === undefined || (this.state._tag !== "Running" && this.state._tag !== "Streaming")) return
-    const error = Exit.isFailure(exit) && exit.cause._tag === "Fail" ? exit.cause.error : undefined
-    if (!member.connection.isOpen()) return this.#broke(error)
-    this.host.answered(member)
-    // a server that has become read-only is not the one that the next statement should find
-    if (error?._tag === "ReadOnlyError") {
-      this.#doomed = true
-      this.host.demoted()
-    }
-    if (this.#doomed && this.kind === "fiber" && this.#holdsNothing) {
-      return this.invalidate("a read-only server")
-    }
-    if (holds) this.state = ready
-    else this.#next()
-  }
-
-  #broke(error: DbError | undefined): void {
+  #broke(error: DbError): void {
     const slot = this.#slot
-    this.lost(error ?? new ConnectionLost({ outcome: "unknown", reason: "it was closed" }))
-    this.told = true
+    this.lost(error)
     if (slot !== undefined) this.host.discard(slot, "lost")
   }
 
-  /** A driver does not throw; of one that does nobody knows in which state its connection is. */
-  #defective(): void {
-    const slot = this.#slot
-    this.lost(new ConnectionLost({ outcome: "unknown", reason: "its driver threw" }))
-    if (slot !== undefined) this.host.discard(slot, "lost")
-  }
-
-  /** The connection is free: for the next statement of this lease, or to rest. */
+  /** The connection is free: for the statement that it is held for, or the next that waits, or to rest. */
   #next(): void {
     this.state = ready
     // a statement that is answered at once comes back here before it has returned: one loop starts them all
     if (this.#advancing) return
     this.#advancing = true
-    while (this.state._tag === "Ready") {
+    while (this.state._tag === "Ready" && this.#heldFor === undefined) {
       const waiting = this.#turns?.next()
       if (waiting === undefined) break
       waiting.start()
@@ -676,6 +454,7 @@ export class Lease {
   /** Nothing runs and nobody waits on this lease: a clean connection may serve somebody else. */
   #rest(): void {
     if (this.rest === "keep" || this.state._tag !== "Ready" || this.#slot === undefined) return
+    if (this.#heldFor !== undefined) return
     const session = this.#member?.connection.session() ?? "clean"
     if (!holdsNothing(session)) return
     if (this.rest === "lend") {
@@ -686,12 +465,6 @@ export class Lease {
 
   #busy(): void {
     if (!this.reported) this.busySince ??= this.host.now()
-  }
-
-  #interrupted(): void {
-    if (this.state._tag !== "Running" && this.state._tag !== "Streaming") return
-    this.state = stopping
-    this.#stop()
   }
 
   #stop(): void {

@@ -3,9 +3,7 @@
  *
  * @internal
  */
-import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Option from "effect/Option"
 import {
   type AcquireError,
   ConnectionBusy,
@@ -17,7 +15,7 @@ import {
   StatementTimeoutError,
   TransactionAborted
 } from "../DbError.js"
-import type { Result, Row, SessionState, Statement } from "../Driver.js"
+import type { Result, SessionState, Statement } from "../Driver.js"
 import type { Section, Whole } from "./turns.js"
 
 /** @internal For what a connection is borrowed. */
@@ -67,8 +65,8 @@ export interface Turn {
   readonly final?: "commit" | "rollback" | undefined
   /** Whether interruption waits for its answer as long as a cancel may take, instead of stopping it. */
   readonly patient?: boolean | undefined
-  /** Whether the connection stays with the lease afterwards because the next statement belongs to this one. */
-  readonly holds?: boolean | undefined
+  /** The statement that comes after this one, with none between: what it reads is what this one has asked for. */
+  readonly holdsFor?: Statement | undefined
   /** For how long it may run, in milliseconds; default as the pool says. */
   readonly limit?: number | undefined
 }
@@ -76,38 +74,24 @@ export interface Turn {
 /** @internal */
 export const outside: Turn = { section: undefined }
 
-/** @internal Rows a chunk at a time; `pull` fails with `None` at the end. */
-export interface OpenCursor {
-  readonly columns: () => ReadonlyArray<string>
-  readonly pull: Effect.Effect<ReadonlyArray<Row>, Option.Option<DbError>>
-}
-
-/** @internal What a lease's statements have left on its connection for a later one to read. */
-export interface History {
-  /** How many statements there were. */
-  readonly statements: number
-  /** Whether one of them wrote. */
-  readonly wrote: boolean
-  /** The last ids that inserts gave back, the newest first. */
-  readonly insertIds: ReadonlyArray<number | bigint>
-}
-
-/** @internal */
-export const noHistory: History = { statements: 0, wrote: false, insertIds: [] }
 const writing = new Set(["INSERT", "REPLACE", "UPDATE", "DELETE"])
 const mostInsertIds = 16
 
-/** @internal The history with one more statement. */
-export const remember = (
-  { insertIds, statements, wrote }: History,
-  { traits }: Statement,
-  exit: Exit.Exit<Result, DbError>
-): History => {
-  const ids = Exit.isSuccess(exit) ? generatedIds(exit.value) : []
-  return {
-    statements: statements + 1,
-    wrote: wrote || writing.has(traits.verb),
-    insertIds: ids.length === 0 ? insertIds : [...ids, ...insertIds].slice(0, mostInsertIds)
+/** @internal What a lease's statements have left on its connection for a later one to read. */
+export class History {
+  /** How many statements there were. */
+  statements = 0
+  /** Whether one of them wrote. */
+  wrote = false
+  /** The last ids that inserts gave back, the newest first. */
+  insertIds: ReadonlyArray<number | bigint> = []
+
+  add({ traits }: Statement, exit: Exit.Exit<Result, DbError>): void {
+    this.statements++
+    if (writing.has(traits.verb)) this.wrote = true
+    if (Exit.isFailure(exit)) return
+    const ids = generatedIds(exit.value)
+    if (ids.length > 0) this.insertIds = [...ids, ...this.insertIds].slice(0, mostInsertIds)
   }
 }
 

@@ -64,10 +64,12 @@ class World implements Scheduler.Scheduler {
           wake: () => resume(Exit.void)
         }
         this.#sleepers.push(sleeper)
-        return () =>
-          Effect.sync(() => {
-            this.#sleepers = this.#sleepers.filter((other) => other !== sleeper)
-          })
+        return {
+          interrupted: () =>
+            Effect.sync(() => {
+              this.#sleepers = this.#sleepers.filter((other) => other !== sleeper)
+            })
+        }
       })
   }
 

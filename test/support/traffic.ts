@@ -2,6 +2,7 @@
 import { Effect, Fiber, Stream } from "effect"
 import type { ConnectFailure, DbError } from "../../src/DbError.js"
 import type * as FiberConnection from "../../src/FiberConnection.js"
+import { runOn } from "../../src/internal/submission.js"
 import * as FakeDriver from "./fakeDriver.js"
 
 export type Work = Effect.Effect<unknown, unknown>
@@ -21,7 +22,7 @@ export const works = (fibers: FiberConnection.FiberConnection) => {
   const run = (sql: string): Effect.Effect<unknown, DbError> => fibers.run(FakeDriver.statement(sql))
   const stream = (sql: string) => fibers.stream(FakeDriver.statement(sql))
   const explicit = (sql: string) =>
-    Effect.scoped(Effect.flatMap(fibers.connection, (connection) => connection.run(FakeDriver.statement(sql))))
+    Effect.scoped(Effect.flatMap(fibers.connection, (connection) => runOn(connection, FakeDriver.statement(sql))))
   return {
     "a read": run("SELECT id"),
     "a long read": run("SLEEP 3"),

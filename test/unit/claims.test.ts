@@ -3,7 +3,7 @@
  * fiber waits for its own child, which waits for the connection.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
+import { Deferred, Effect, Exit, Fiber, Option, Scope, TestClock } from "effect"
 import * as ConnectionPool from "../../src/ConnectionPool.js"
 import { StatementError } from "../../src/DbError.js"
 import type { Connection } from "../../src/Driver.js"
@@ -116,6 +116,52 @@ describe("who waits in a session while a statement asks for the last id is serve
         const [reader, served] = yield* behind(fixture, () => undefined, true)
         expect([Exit.isInterrupted(reader), served]).toEqual([true, true])
       })))
+})
+
+describe("between the question for the last id and the statement that reads it", () => {
+  /** Lets `go` complete in the moment in which the question is answered, before who asked it has gone on. */
+  const completedByAnswer = (fixture: Fixture, go: Deferred.Deferred<void>): void =>
+    replaceRun(fixture, (run) => (statement, done) =>
+      run(statement, (exit) => {
+        if (statement.sql === question) Deferred.unsafeDone(go, Exit.void)
+        done(exit)
+      }))
+
+  it.effect("nobody else in the session is served, however close it comes", () =>
+    withPool({ poolSize: 1 }, (fixture) =>
+      fixture.fibers.session(() =>
+        Effect.gen(function*() {
+          asksForId(fixture)
+          yield* fixture.run("INSERT")
+          const go = yield* Deferred.make<void>()
+          completedByAnswer(fixture, go)
+          const other = yield* Effect.fork(Effect.zipRight(Deferred.await(go), fixture.run("SELECT id")))
+          yield* settle
+          const reader = yield* Effect.fork(fixture.run(question))
+          yield* Fiber.joinAll([reader, other])
+          expect(fixture.fake.sent.map(({ sql }) => sql)).toEqual(["INSERT", question, question, "SELECT id"])
+        })
+      )))
+
+  it.effect("who came then is served when the reader is interrupted instead", () =>
+    withPool({ poolSize: 1 }, (fixture) =>
+      fixture.fibers.session(() =>
+        Effect.gen(function*() {
+          asksForId(fixture)
+          yield* fixture.run("INSERT")
+          const go = yield* Deferred.make<void>()
+          completedByAnswer(fixture, go)
+          const reader: Fiber.RuntimeFiber<unknown, unknown> = yield* Effect.fork(fixture.run(question))
+          const other = yield* Effect.fork(Effect.zipRight(Deferred.await(go), fixture.run("SELECT id")))
+          const third = yield* Effect.fork(Effect.zipRight(
+            Deferred.await(go),
+            Effect.sync(() => reader.unsafeInterruptAsFork(reader.id()))
+          ))
+          yield* Fiber.joinAll([other, third])
+          expect(Exit.isInterrupted(yield* Fiber.await(reader))).toBe(true)
+          expect(fixture.fake.sent.map(({ sql }) => sql)).toEqual(["INSERT", question, "SELECT id"])
+        })
+      )))
 })
 
 describe("a fiber that is interrupted and goes on in a finalizer", () => {

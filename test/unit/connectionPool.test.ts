@@ -10,6 +10,7 @@ import {
   TooManyWaiters
 } from "../../src/DbError.js"
 import type { Lease } from "../../src/internal/lease.js"
+import { runOn } from "../../src/internal/submission.js"
 import { fails, lost, never, refused, statement, succeeds, takes } from "../support/fakeDriver.js"
 import { type Fixture, joinAfter, settle, withPool } from "../support/poolFixture.js"
 
@@ -213,7 +214,7 @@ describe("the acquire timeout", () => {
           yield* TestClock.adjust(1_000)
           const waiter = yield* Effect.fork(Effect.flip(use(fixture)))
           yield* settle
-          yield* Effect.ignore(second.lease.run(statement("DIRTY")))
+          yield* Effect.ignore(runOn(second.lease, statement("DIRTY")))
           yield* second.letGo
           expect(yield* joinAfter(waiter, 300)).toBeInstanceOf(PoolExhausted)
           yield* first.letGo
@@ -857,7 +858,7 @@ describe("round trips", () => {
       Effect.gen(function*() {
         yield* Effect.forEach(Array.from({ length: 100 }), () => use(fixture), { concurrency: 10, discard: true })
         expect(fixture.fake.connection("1").roundTrips).toEqual({ run: 0, ping: 0, reset: 0, cancel: 0, close: 0 })
-        yield* Effect.scoped(Effect.flatMap(connection(fixture), (lease) => lease.run(statement("SELECT id"))))
+        yield* Effect.scoped(Effect.flatMap(connection(fixture), (lease) => runOn(lease, statement("SELECT id"))))
         expect(fixture.fake.connection("1").roundTrips.run).toBe(1)
       })))
 })

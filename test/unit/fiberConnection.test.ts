@@ -16,6 +16,8 @@ import {
   TestClock
 } from "effect"
 import { type DbError, PoolExhausted, ReadOnlyError } from "../../src/DbError.js"
+import { cursor } from "../../src/internal/leaseCursor.js"
+import { runOn } from "../../src/internal/submission.js"
 import * as Recovery from "../../src/Recovery.js"
 import { fails, lost, never, statement, succeeds, takes } from "../support/fakeDriver.js"
 import { type Fixture, joinAfter, settle, withPool } from "../support/poolFixture.js"
@@ -138,7 +140,7 @@ describe("no self-deadlock", () => {
     ],
     [
       "an explicit connection",
-      (f) => Effect.scoped(Effect.flatMap(f.fibers.connection, (c) => c.run(statement("SELECT id"))))
+      (f) => Effect.scoped(Effect.flatMap(f.fibers.connection, (c) => runOn(c, statement("SELECT id"))))
     ],
     ["fork and join", (f) => Effect.flatMap(Effect.fork(f.run("SELECT id")), Fiber.join)],
     ["a layer", (f) =>
@@ -459,9 +461,9 @@ describe("an explicit connection", () => {
         yield* Effect.scoped(Effect.gen(function*() {
           const connection = yield* fixture.fibers.connection
           expect(connection.connection?.id).toBe("2")
-          yield* connection.run(statement("DIRTY"))
+          yield* runOn(connection, statement("DIRTY"))
           expect(yield* fixture.run("SELECT id")).toBe("1")
-          expect((yield* connection.run(statement("SELECT id"))).rows).toEqual([["2"]])
+          expect((yield* runOn(connection, statement("SELECT id"))).rows).toEqual([["2"]])
         }))
         yield* settle
         expect(fixture.fake.connection("2").roundTrips.reset).toBe(1)
@@ -472,7 +474,7 @@ describe("an explicit connection", () => {
     withPool({}, (fixture) =>
       Effect.gen(function*() {
         const leaked = yield* Effect.scoped(fixture.fibers.connection)
-        const exit = yield* Effect.exit(leaked.run(statement("INSERT")))
+        const exit = yield* Effect.exit(runOn(leaked, statement("INSERT")))
         expect(Exit.isFailure(exit) && Cause.pretty(exit.cause)).toMatch(
           /used after its release \(released by the end of its scope in #\d+\): INSERT/
         )
@@ -494,7 +496,7 @@ describe("an explicit connection", () => {
     withPool({}, (fixture) =>
       Effect.scoped(Effect.gen(function*() {
         const connection = yield* fixture.fibers.connection
-        const { pull } = yield* connection.cursor(statement("ROWS 9"))
+        const { pull } = yield* cursor(connection, statement("ROWS 9"))
         expect(yield* pull).toEqual([[0], [1], [2]])
         connection.release("the user")
         yield* settle

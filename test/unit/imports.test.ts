@@ -26,6 +26,8 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["words of the state", "internal/metricTable", "internal/poolModel", "internal/leaseModel"],
   ["state", "internal/poolState"],
   ["lease", "internal/lease"],
+  ["its statements", "internal/submission"],
+  ["its cursors", "internal/leaseCursor"],
   ["work", "internal/maintenance", "internal/poolErrors", "internal/cursorStream"],
   ["telling", "internal/announcer"],
   ["counting", "internal/ledger", "internal/changes"],

@@ -11,6 +11,7 @@ import { setImmediate } from "node:timers/promises"
 import * as ConnectionPool from "../../src/ConnectionPool.js"
 import type { DbError } from "../../src/DbError.js"
 import * as FiberConnection from "../../src/FiberConnection.js"
+import { runOn } from "../../src/internal/submission.js"
 import * as FakeDriver from "../support/fakeDriver.js"
 import { config } from "../support/poolFixture.js"
 import { simulate } from "../support/simulation.js"
@@ -121,7 +122,7 @@ const works = (fibers: FiberConnection.FiberConnection, tally: Tally) => {
         }))
       // nobody meets what another has left
       expect(lease.connection?.session()).toBe("clean")
-      yield* lease.run(FakeDriver.statement(sql))
+      yield* runOn(lease, FakeDriver.statement(sql))
     }))
   return [
     run("SELECT id"),

@@ -17,6 +17,8 @@ import * as ConnectionPool from "../../src/ConnectionPool.js"
 import { type ConnectionLost, StatementError } from "../../src/DbError.js"
 import type { Connection, Result } from "../../src/Driver.js"
 import * as FiberConnection from "../../src/FiberConnection.js"
+import { cursor } from "../../src/internal/leaseCursor.js"
+import { runOn } from "../../src/internal/submission.js"
 import * as Transaction from "../../src/Transaction.js"
 import { fails, lost, make as makeFake, never, refused, statement, succeeds, takes } from "../support/fakeDriver.js"
 import { config, type Fixture, joinAfter, settle, withPool } from "../support/poolFixture.js"
@@ -196,8 +198,8 @@ describe("an explicit connection", () => {
       Effect.gen(function*() {
         yield* Effect.scoped(Effect.gen(function*() {
           const lease = yield* fixture.fibers.connection
-          expect((yield* Effect.flip(lease.run(statement("READ ONLY"))))._tag).toBe("ReadOnlyError")
-          expect((yield* lease.run(statement("SELECT id"))).rows).toEqual([["1"]])
+          expect((yield* Effect.flip(runOn(lease, statement("READ ONLY"))))._tag).toBe("ReadOnlyError")
+          expect((yield* runOn(lease, statement("SELECT id"))).rows).toEqual([["1"]])
           expect(fixture.fake.closed).toEqual([])
         }))
         yield* settle
@@ -304,12 +306,12 @@ describe("an interruption that comes late", () => {
           stream: () => ({ columns: () => [], next: (done: typeof answer) => (answer = done) })
         })
         const reader = yield* Effect.fork(
-          Effect.scoped(Effect.flatMap(lease.cursor(statement("SELECT id")), ({ pull }) => pull))
+          Effect.scoped(Effect.flatMap(cursor(lease, statement("SELECT id")), ({ pull }) => pull))
         )
         yield* settle
         // all in one breath: the reader has not gone on yet
         answer?.(Exit.succeed([]))
-        const other = Effect.runFork(lease.run(statement("SLEEP 10")))
+        const other = Effect.runFork(runOn(lease, statement("SLEEP 10")))
         expect(lease.state._tag).toBe("Running")
         reader.unsafeInterruptAsFork(reader.id())
         yield* Fiber.await(reader)
@@ -331,7 +333,7 @@ describe("an interruption that comes late", () => {
             let answer: ((exit: Exit.Exit<Result>) => void) | undefined
             const run = (_: unknown, done: typeof answer) => (answer = done)
             Object.assign(fixture.fake.connection("1"), { run })
-            const ending = yield* Effect.fork(lease.run(statement("COMMIT"), { section: undefined, patient: true }))
+            const ending = yield* Effect.fork(runOn(lease, statement("COMMIT"), { section: undefined, patient: true }))
             yield* settle
             ending.unsafeInterruptAsFork(ending.id())
             yield* Effect.repeatN(Effect.yieldNow(), hops)

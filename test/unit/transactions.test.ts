@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Option, Stream, TestClock } from "effect"
 import { StatementError } from "../../src/DbError.js"
+import { runOn } from "../../src/internal/submission.js"
 import * as Transaction from "../../src/Transaction.js"
 import { type Behaviour, fails, lost, never, statement, succeeds, takes } from "../support/fakeDriver.js"
 import { type Fixture, joinAfter, settle, withPool } from "../support/poolFixture.js"
@@ -134,7 +135,7 @@ describe("the loss of a connection", () => {
           yield* fixture.run("INSERT")
           const other = yield* fixture.fibers.connection
           fixture.fake.connection("1").break()
-          return yield* other.run(statement("LOSE"))
+          return yield* runOn(other, statement("LOSE"))
         }))
         expect(yield* Effect.flip(inTransaction(fixture, body))).toMatchObject({
           _tag: "ConnectionLost",
