@@ -191,18 +191,18 @@ class ClientConnection implements Connection {
     shape: (result: Driver.Result) => A,
     unprepared = false
   ): Effect.Effect<A, SqlError> {
-    return Effect.withFiberRuntime((fiber) => {
+    return Effect.withFiberRuntime((fiber, status) => {
       const statement = this.#statement(sql, params, unprepared)
       if (Either.isLeft(statement)) return Effect.fail(notExecuted(statement.left))
-      const ran = heard(this.fibers.pool, this.#send, statement.right, fiber, shape)
+      const ran = heard(this.fibers.pool, this.#send, statement.right, fiber, status, shape)
       return Effect.catchAllCause(ran, (cause) => Effect.failCause(Cause.map(cause, toSqlError)))
     })
   }
 
-  readonly #send: FiberConnection.FiberConnection["unsafeRun"] = (statement, fiber, shape) =>
+  readonly #send: FiberConnection.FiberConnection["unsafeRun"] = (statement, fiber, status, shape) =>
     this.place === undefined
-      ? this.fibers.unsafeRun(statement, fiber, shape)
-      : this.fibers.unsafeRunAt(this.place, statement, fiber, shape)
+      ? this.fibers.unsafeRun(statement, fiber, status, shape)
+      : this.fibers.unsafeRunAt(this.place, statement, fiber, status, shape)
 
   #header(result: Driver.Result): object {
     return headerOf(result, this.fibers.pool.driver.dialect)

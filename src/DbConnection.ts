@@ -52,7 +52,10 @@ export const fromLease = (fibers: FiberConnection, lease: Lease): DbConnection =
   return {
     ...Queries.make({
       driver: pool.driver,
-      run: watched(pool, (statement, fiber, shape) => fibers.unsafeRunAt(place, statement, fiber, shape)),
+      run: watched(
+        pool,
+        (statement, fiber, status, shape) => fibers.unsafeRunAt(place, statement, fiber, status, shape)
+      ),
       stream: (statement) => watchedStream(pool, statement, fibers.streamAt(place, statement), true)
     }),
     id: lease.connection?.id ?? "",

@@ -17,6 +17,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
+import type * as FiberStatus from "effect/FiberStatus"
 import { identity } from "effect/Function"
 import { globalValue } from "effect/GlobalValue"
 import * as Option from "effect/Option"
@@ -25,8 +26,8 @@ import * as Stream from "effect/Stream"
 import type { Pool } from "./ConnectionPool.js"
 import { type AcquireError, AffinityLost, ConnectionLost, type DbError, InvalidTransaction } from "./DbError.js"
 import { holdsNothing, type Isolation, type Result, type Row, type SessionState, type Statement } from "./Driver.js"
-import { checkPrevious, isAgain, judge, retry } from "./internal/attempts.js"
-import { awaiting, type Started } from "./internal/awaiting.js"
+import { type Again, checkPrevious, isAgain, judge, retry } from "./internal/attempts.js"
+import { type Started, unsafeAwaiting } from "./internal/awaiting.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import { Lease } from "./internal/lease.js"
 import { type Origin, outside, type Turn } from "./internal/leaseModel.js"
@@ -182,6 +183,7 @@ export interface FiberConnection {
   readonly unsafeRun: <A>(
     statement: Statement,
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    status: FiberStatus.Running,
     shape: (result: Result) => A
   ) => Effect.Effect<A, DbError>
   /**
@@ -197,6 +199,7 @@ export interface FiberConnection {
     place: Place,
     statement: Statement,
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    status: FiberStatus.Running,
     shape: (result: Result) => A
   ) => Effect.Effect<A, DbError>
   /** @internal Opens a cursor at a place and reads its first chunk. */
@@ -249,30 +252,35 @@ class FiberConnectionImpl implements FiberConnection {
   }
 
   readonly run: FiberConnection["run"] = (statement) =>
-    Effect.withFiberRuntime((fiber) => this.unsafeRun(statement, fiber, identity))
+    Effect.withFiberRuntime((fiber, status) => this.unsafeRun(statement, fiber, status, identity))
 
-  readonly unsafeRun: FiberConnection["unsafeRun"] = (statement, fiber, shape) => {
+  readonly unsafeRun: FiberConnection["unsafeRun"] = (statement, fiber, status, shape) => {
     const place = this.placeOf(fiber)
-    if (place !== undefined) return this.unsafeRunAt(place, statement, fiber, shape)
+    if (place !== undefined) return this.unsafeRunAt(place, statement, fiber, status, shape)
     const record = recordOf(fiber)
-    if (record !== undefined) return this.#runOwn(fiber, record, statement, shape)
-    const fresh = makeRecord(fiber)
+    return record === undefined
+      ? this.#runFirst(makeRecord(fiber), statement, shape)
+      : this.#runOwn(fiber, status, record, statement, shape)
+  }
+
+  #runFirst<A>(record: FiberRecord, statement: Statement, shape: (result: Result) => A): Effect.Effect<A, DbError> {
     return Effect.zipRight(
-      FiberRef.set(currentRecord, fresh),
-      Effect.suspend(() => this.#runOwn(fiber, fresh, statement, shape))
+      FiberRef.set(currentRecord, record),
+      Effect.withFiberRuntime<A, DbError>((fiber, status) => this.#runOwn(fiber, status, record, statement, shape))
     )
   }
 
   /** Runs the statement on the fiber's own connection, and again on another one when it may be. */
   #runOwn<A>(
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    status: FiberStatus.Running,
     record: FiberRecord,
     statement: Statement,
     shape: (result: Result) => A
   ): Effect.Effect<A, DbError> {
-    return this.#attempt(fiber, record, statement, shape, (lease, error) => {
-      const again = Effect.suspend(() =>
-        this.#attempt(fiber, record, statement, shape, (lease, error) => judge(lease, statement, error))
+    return this.#attempt(fiber, status, record, statement, shape, (lease, error) => {
+      const again = Effect.withFiberRuntime<A, DbError | Again>((fiber, status) =>
+        this.#attempt(fiber, status, record, statement, shape, (lease, error) => judge(lease, statement, error))
       )
       return Effect.catchIf(judge(lease, statement, error), isAgain, (first) => retry(this.pool, first, again))
     })
@@ -281,6 +289,7 @@ class FiberConnectionImpl implements FiberConnection {
   /** Runs the statement once on the fiber's own connection. */
   #attempt<A, E>(
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    status: FiberStatus.Running,
     record: FiberRecord,
     statement: Statement,
     shape: (result: Result) => A,
@@ -300,7 +309,9 @@ class FiberConnectionImpl implements FiberConnection {
     }
     let lease: Lease | DbError | undefined
     // the lease is chosen in the step from which an interruption is heard, lest it stays claimed for nothing
-    return awaiting<A, DbError, A, DbError | E>(
+    return unsafeAwaiting<A, DbError, A, DbError | E>(
+      fiber,
+      status,
       (resume) => {
         lease = this.#ownLease(fiber, record, statement)
         if (lease instanceof Lease) return unsafeRun(lease, statement, turn, shape, resume, fiber)
@@ -345,13 +356,13 @@ class FiberConnectionImpl implements FiberConnection {
     })
   }
 
-  readonly unsafeRunAt: FiberConnection["unsafeRunAt"] = ({ lease, transaction }, statement, fiber, shape) => {
+  readonly unsafeRunAt: FiberConnection["unsafeRunAt"] = ({ lease, transaction }, statement, fiber, status, shape) => {
+    const refused = transaction && endsByHand(statement)
+    if (refused !== undefined) return refused
     const limit = limitOf(fiber)
-    if (transaction === undefined && limit === undefined) {
-      return this.#runOn(lease, statement, outside, shape, Effect.fail)
-    }
-    const turn = { section: transaction, limit }
-    return (transaction && endsByHand(statement)) ?? this.#runOn(lease, statement, turn, shape, Effect.fail)
+    const turn = transaction === undefined && limit === undefined ? outside : { section: transaction, limit }
+    if (statement.traits.readsPrevious) return this.#runOn(lease, statement, turn, shape, Effect.fail)
+    return unsafeAwaiting(fiber, status, (resume) => unsafeRun(lease, statement, turn, shape, resume, fiber))
   }
 
   #runOn<A, E>(

@@ -13,6 +13,7 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Fiber from "effect/Fiber"
+import type * as FiberStatus from "effect/FiberStatus"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
@@ -144,11 +145,12 @@ export interface Executor {
   readonly driver: Driver
   /**
    * Runs a statement, and gives what `shape` makes of its result. Called by the fiber that is going to run the effect right
-   * away.
+   * away, with what `Effect.withFiberRuntime` tells it.
    */
   readonly run: <A>(
     statement: Statement,
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
+    status: FiberStatus.Running,
     shape: (result: Result) => A
   ) => Effect.Effect<A, DbError>
   /** The rows of a statement as they come. */
@@ -288,11 +290,11 @@ export const make = (executor: Executor): Queries => {
   const query = <A>(shape: (result: Result) => A) => (sql: Sql, params?: Params): Effect.Effect<A, DbError> =>
     calls.effect(
       undefined,
-      Effect.withFiberRuntime((fiber) => {
+      Effect.withFiberRuntime((fiber, status) => {
         const statement = prepare(driver, sql, params)
         return Either.isLeft(statement)
           ? Effect.fail(statement.left)
-          : executor.run(statement.right, fiber, shape)
+          : executor.run(statement.right, fiber, status, shape)
       })
     )
   const stream = (sql: Sql, params?: Params): Stream.Stream<object, DbError> =>

@@ -7,6 +7,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import type * as FiberStatus from "effect/FiberStatus"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as RuntimeFlagsPatch from "effect/RuntimeFlagsPatch"
 
@@ -22,28 +23,42 @@ export interface Started {
   readonly interrupted: () => Effect.Effect<void>
 }
 
+/** @internal Starts something and calls back once. */
+export type Start<A, E> = (
+  resume: (exit: Exit.Exit<A, E>) => void,
+  fiber: Fiber.RuntimeFiber<unknown, unknown>
+) => Started
+
 /** @internal Starts something, and waits for what it calls back with. `failed` is what `Effect.catchAll` would be told. */
 export const awaiting = <A, E, A2 = never, E2 = E>(
-  start: (resume: (exit: Exit.Exit<A, E>) => void, fiber: Fiber.RuntimeFiber<unknown, unknown>) => Started,
+  start: Start<A, E>,
   failed: (error: E) => Effect.Effect<A2, E | E2> = Effect.fail
 ): Effect.Effect<A | A2, E | E2> =>
-  Effect.withFiberRuntime((fiber, { runtimeFlags }) => {
-    let started: Started | undefined
-    const answered = Effect.async<A, E>((resume) => {
-      started = start(resume, fiber)
-    })
-    if (!RuntimeFlags.interruption(runtimeFlags)) return Effect.catchAll(answered, failed)
-    // what `Effect.uninterruptibleMask` does in more steps: a handler is skipped where its fiber can be interrupted
-    const settled = Effect.catchAllCause(
-      Effect.withRuntimeFlagsPatch(answered, interruptible),
-      (cause): Effect.Effect<A2, E | E2> => {
-        if (started !== undefined && Cause.isInterrupted(cause)) {
-          return Effect.zipRight(started.interrupted(), Effect.failCause(cause))
-        }
-        return cause._tag === "Fail"
-          ? Effect.withRuntimeFlagsPatch(failed(cause.error), interruptible)
-          : Effect.failCause(cause)
-      }
-    )
-    return Effect.withRuntimeFlagsPatch(settled, uninterruptible)
+  Effect.withFiberRuntime((fiber, status) => unsafeAwaiting(fiber, status, start, failed))
+
+/** @internal The same, for the fiber that is going to run it right away and has just told its status. */
+export const unsafeAwaiting = <A, E, A2 = never, E2 = E>(
+  fiber: Fiber.RuntimeFiber<unknown, unknown>,
+  { runtimeFlags }: FiberStatus.Running,
+  start: Start<A, E>,
+  failed: (error: E) => Effect.Effect<A2, E | E2> = Effect.fail
+): Effect.Effect<A | A2, E | E2> => {
+  let started: Started | undefined
+  const answered = Effect.async<A, E>((resume) => {
+    started = start(resume, fiber)
   })
+  if (!RuntimeFlags.interruption(runtimeFlags)) return Effect.catchAll(answered, failed)
+  // what `Effect.uninterruptibleMask` does in more steps: a handler is skipped where its fiber can be interrupted
+  const settled = Effect.catchAllCause(
+    Effect.withRuntimeFlagsPatch(answered, interruptible),
+    (cause): Effect.Effect<A2, E | E2> => {
+      if (started !== undefined && Cause.isInterrupted(cause)) {
+        return Effect.zipRight(started.interrupted(), Effect.failCause(cause))
+      }
+      return cause._tag === "Fail"
+        ? Effect.withRuntimeFlagsPatch(failed(cause.error), interruptible)
+        : Effect.failCause(cause)
+    }
+  )
+  return Effect.withRuntimeFlagsPatch(settled, uninterruptible)
+}

@@ -208,7 +208,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
   }
 
   readonly setLendable: LeaseHost["setLendable"] = (slot, yes, condition) =>
-    this.#do(this.#state.setLendable(slot, yes, this.now(), condition))
+    this.#do(this.#state.setLendable(slot, yes, this.now, condition))
 
   readonly giveBack: LeaseHost["giveBack"] = (slot, condition) => {
     if (condition === "clean") this.counters.resetsSpared++

@@ -142,7 +142,8 @@ export class PoolState<C, L> {
   setLendable(
     slot: Slot<C, L>,
     yes: boolean,
-    now: number,
+    // before and after every statement, and seldom needed
+    now: () => number,
     condition: Condition = "clean"
   ): ReadonlyArray<Action<C, L>> {
     slot.condition = condition
@@ -152,7 +153,7 @@ export class PoolState<C, L> {
     }
     if (slot.state._tag !== "Held" || slot.lendable !== undefined) return nothing
     slot.lendable = this.lendable.append(slot)
-    return this.waiters.size > 0 || this.phase !== "Open" || this.total > this.max ? this.#settle(now) : nothing
+    return this.waiters.size > 0 || this.phase !== "Open" || this.total > this.max ? this.#settle(now()) : nothing
   }
 
   // --- what the pool reports back ----------------------------------------------------------------------------------

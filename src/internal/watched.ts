@@ -12,6 +12,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import type * as FiberStatus from "effect/FiberStatus"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import type { Pool } from "../ConnectionPool.js"
@@ -22,7 +23,12 @@ import { failed, isTraced, spanned } from "./spans.js"
 type Listener = NonNullable<Pool["listener"]>
 
 type Running = Fiber.RuntimeFiber<unknown, unknown>
-type Run = <A>(statement: Statement, fiber: Running, shape: (result: Result) => A) => Effect.Effect<A, DbError>
+type Run = <A>(
+  statement: Statement,
+  fiber: Running,
+  status: FiberStatus.Running,
+  shape: (result: Result) => A
+) => Effect.Effect<A, DbError>
 
 const name = "sql.execute"
 
@@ -45,20 +51,28 @@ export const heard = <A>(
   run: Run,
   statement: Statement,
   fiber: Running,
+  status: FiberStatus.Running,
   shape: (result: Result) => A
 ): Effect.Effect<A, DbError> => {
   const listener = pool.listener
-  if (listener === undefined) return run(statement, fiber, shape)
-  return Effect.suspend(() => {
-    const tell = stopwatch(fiber, listener)
-    return Effect.onExit(run(statement, fiber, shape), tell)
-  })
+  if (listener === undefined) return run(statement, fiber, status, shape)
+  const timed = Effect.withFiberRuntime<A, DbError>((fiber, status) => run(statement, fiber, status, shape))
+  return Effect.suspend(() => Effect.onExit(timed, stopwatch(fiber, listener)))
 }
 
 /** @internal What runs statements, with a span for each. */
-export const watched = (pool: Pool, run: Run): Run => (statement, fiber, shape) => {
-  if (!isTraced(fiber)) return heard(pool, run, statement, fiber, shape)
-  return spanned(name, optionsOf(pool, statement), Effect.suspend(() => heard(pool, run, statement, fiber, shape)))
+export const watched = (pool: Pool, run: Run): Run =>
+<A>(
+  statement: Statement,
+  fiber: Running,
+  status: FiberStatus.Running,
+  shape: (result: Result) => A
+): Effect.Effect<A, DbError> => {
+  if (!isTraced(fiber)) return heard(pool, run, statement, fiber, status, shape)
+  const inSpan = Effect.withFiberRuntime<A, DbError>((fiber, status) =>
+    heard(pool, run, statement, fiber, status, shape)
+  )
+  return spanned(name, optionsOf(pool, statement), inSpan)
 }
 
 /** The rows, whose end is told; who reads them may stop or fail by itself, which is no failure of the statement. */

@@ -45,13 +45,13 @@ it.effect("a hundred statements of one fiber fork nothing, start no timer and op
 
 it.effect("a statement that nobody watches is run as it is", () =>
   withPool({ poolSize: 1 }, ({ pool }) =>
-    Effect.withFiberRuntime<void>((fiber) => {
+    Effect.withFiberRuntime<void>((fiber, status) => {
       const effect = Effect.never
       const run = watched(pool, () => effect)
       const statement = FakeDriver.statement("SELECT id")
-      expect(run(statement, fiber, identity)).toBe(effect)
+      expect(run(statement, fiber, status, identity)).toBe(effect)
       pool.listener = () => undefined
-      expect(run(statement, fiber, identity)).not.toBe(effect)
+      expect(run(statement, fiber, status, identity)).not.toBe(effect)
       return Effect.void
     })))
 

@@ -106,7 +106,7 @@ class World {
     if (slot === undefined) return
     if (yes) this.lendable.add(lease)
     else this.lendable.delete(lease)
-    this.perform(this.state.setLendable(slot, yes, this.now))
+    this.perform(this.state.setLendable(slot, yes, () => this.now))
   }
 
   opened(index = 0, lifetime = 1_000_000): void {

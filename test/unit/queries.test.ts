@@ -46,7 +46,7 @@ const stub = (answer: Partial<Result> | DbError = {}, dialect: Dialect = "mysql"
     })
   const queries = Queries.make({
     driver: driverOf(dialect),
-    run: (statement, _, shape) => Effect.map(result(statement), shape),
+    run: (statement, _fiber, _status, shape) => Effect.map(result(statement), shape),
     stream: (statement) =>
       Stream.unwrap(Effect.map(
         result(statement),
