@@ -10,16 +10,20 @@ import { pools } from "./statements.js"
 // once requests wait in `effect/Pool`, each of them costs more the more there are, until memory runs out
 const { "effect/Pool": _, ...lasting } = pools
 
-const requests = 4000
+const requests = 20_000
 const load = 0.8
+const waitingForEach = 4
 
-/** All connections are busy, and each request is a call of its own, as those that come later. */
+/**
+ * Requests wait for each connection, as they do at times when they come as they like: an arm may do less then than while
+ * there is a connection for each. Each is a call of its own, as those that come later.
+ */
 const closedLoop = async (client: Client): Promise<void> => {
   let left = requests
   const loop = async (): Promise<void> => {
     while (left-- > 0) await client.request(left)
   }
-  await Promise.all(Array.from({ length: connections }, loop))
+  await Promise.all(Array.from({ length: waitingForEach * connections }, loop))
 }
 
 /** Requests per second that the arm can do. */
