@@ -234,6 +234,9 @@ export interface FiberConnection {
   readonly release: Effect.Effect<void>
 }
 
+/** A connection is held for the statement of one call; the program may run the same object in several fibers. */
+const ofOneCall = (statement: Statement): Statement => ({ ...statement })
+
 /** Of what was not started. */
 const nothing: Started = { interrupted: () => Effect.void }
 
@@ -373,11 +376,12 @@ class FiberConnectionImpl implements FiberConnection {
     onFailure: (error: DbError) => Effect.Effect<A, E>
   ): Effect.Effect<A, DbError | E> {
     if (!statement.traits.readsPrevious) return runShaped(lease, statement, turn, shape, onFailure)
-    const steps = Effect.matchEffect(checkPrevious(this.pool.driver, lease, statement, turn), {
+    const own = ofOneCall(statement)
+    const steps = Effect.matchEffect(checkPrevious(this.pool.driver, lease, own, turn), {
       onFailure,
-      onSuccess: () => runShaped(lease, statement, turn, shape, onFailure)
+      onSuccess: () => runShaped(lease, own, turn, shape, onFailure)
     })
-    return thenUnclaim(lease, steps, statement)
+    return thenUnclaim(lease, steps, own)
   }
 
   readonly openAt: FiberConnection["openAt"] = ({ lease, transaction }, statement, scope) =>
@@ -385,10 +389,10 @@ class FiberConnectionImpl implements FiberConnection {
       const refused = transaction && endsByHand(statement)
       if (refused !== undefined) return refused
       const turn = { section: transaction, limit: limitOf(fiber) }
-      const open = firstChunk(lease, statement, scope, turn)
-      return statement.traits.readsPrevious
-        ? thenUnclaim(lease, Effect.zipRight(checkPrevious(this.pool.driver, lease, statement, turn), open), statement)
-        : open
+      if (!statement.traits.readsPrevious) return firstChunk(lease, statement, scope, turn)
+      const own = ofOneCall(statement)
+      const checked = checkPrevious(this.pool.driver, lease, own, turn)
+      return thenUnclaim(lease, Effect.zipRight(checked, firstChunk(lease, own, scope, turn)), own)
     })
 
   readonly streamAt: FiberConnection["streamAt"] = (place, statement) =>

@@ -386,11 +386,15 @@ const rollBack = (
       // the server has undone everything by itself, savepoints included, as for a deadlock
       return Effect.sync(() => lease.leave(section))
     }
+    const giveUp = (why: string): void => {
+      // what has been left behind while it waited for its turn is undone by the section around it
+      if (lease.has(section)) lease.invalidate(why)
+    }
     return fibers.pool.unsafePatiently(
       Effect.catchAll(
         Effect.asVoid(leave(fibers, lease, section, "rollback", rollBack)),
-        () => Effect.sync(() => lease.invalidate("a failed rollback"))
+        () => Effect.sync(() => giveUp("a failed rollback"))
       ),
-      () => lease.invalidate("an unanswered rollback")
+      () => giveUp("an unanswered rollback")
     )
   })

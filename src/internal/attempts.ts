@@ -31,17 +31,19 @@ export const checkPrevious = (
   turn?: Turn
 ): Effect.Effect<void, DbError> =>
   Effect.suspend(() => {
-    const { insertIds, statements, wrote } = lease.history
+    const { history } = lease
+    const { statements, wrote } = history
     const lost = Effect.fail(new AffinityLost({ statement: statement.sql }))
     // SQLite's functions tell of the last write, however many reads ago
     if (statements === 0 || (dialect === "sqlite" && !wrote)) return lost
     if (!statement.traits.readsInsertId) return Effect.void
-    if (insertIds.length === 0) return lost
+    if (history.insertIds.length === 0) return lost
     if (generatedId === undefined) return Effect.void
     const question: Statement = { sql: generatedId, params: [], traits: analyze(generatedId, dialect) }
     return Effect.flatMap(
       runOn(lease, question, { section: undefined, ...turn, holdsFor: statement }),
-      ({ rows }) => insertIds.some((own) => own === rows[0]?.[0]) ? Effect.void : lost
+      // an INSERT may have been ahead of the question
+      ({ rows }) => history.insertIds.some((own) => own === rows[0]?.[0]) ? Effect.void : lost
     )
   })
 

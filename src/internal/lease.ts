@@ -4,7 +4,8 @@
  *
  * Invariants: a statement is on the connection exactly while `Running`, a cursor exactly while `Streaming`; `Stopping`
  * until the server has stopped what was interrupted, and nothing is sent meanwhile; the pool gets the connection back
- * exactly once, and never with something running on it.
+ * exactly once, and never with something running on it. While it is held for a statement the lease is `Ready`, is not
+ * lendable, and starts nothing but that statement; who asked for it lets go, by submitting it or by `unclaim`.
  *
  * The lease knows the connection and the order of statements. Which fiber may use it is `FiberConnection`'s business.
  *
@@ -13,7 +14,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as FiberId from "effect/FiberId"
-import { type AcquireError, ConnectionLost, type DbError } from "../DbError.js"
+import { type AcquireError, ConnectionLost, type DbError, SessionEnded } from "../DbError.js"
 import { type Connection, holdsNothing, type Statement } from "../Driver.js"
 import {
   type End,
@@ -139,13 +140,13 @@ export class Lease {
     this.#member = member
     this.node = undefined
     this.state = ready
-    this.#tell(Exit.void)
+    this.#answerGrant(Exit.void)
   }
 
   refuse(error: AcquireError): void {
     this.node = undefined
     this.state = { _tag: "Ended", end: { _tag: "Refused", error } }
-    this.#tell(Exit.fail(error))
+    this.#answerGrant(Exit.fail(error))
   }
 
   takenBack(): void {
@@ -303,7 +304,7 @@ export class Lease {
     else this.#rest()
   }
 
-  /** Whether the statement has to wait for others. */
+  /** Whether the statement has to wait for others. What was held for it is not any more. */
   mustWait({ section, statement }: Submitted): boolean {
     if (this.#heldFor === statement) this.#heldFor = undefined
     const tag = this.state._tag
@@ -315,10 +316,7 @@ export class Lease {
 
   /** It is started when its turn has come, or when it never will. */
   enqueue(waiting: Waiting): Node<Waiting> {
-    const place = this.sections.enqueue(waiting)
-    // what the connection was held for has to wait itself, and those behind it need not any more
-    if (this.state._tag === "Ready") this.#next()
-    return place
+    return this.sections.enqueue(waiting)
   }
 
   /** Puts the statement on the connection, or tells it why it has none. */
@@ -328,7 +326,7 @@ export class Lease {
     if (this.state._tag !== "Ready" || connection === undefined) {
       return submitted.settle(this.refusal(statement, turn))
     }
-    const refused = sectionRefusal(turn, statement)
+    const refused = sectionRefusal(turn, statement) ?? this.#leftBehind(turn, statement)
     if (refused !== undefined) {
       submitted.settle(Exit.fail(refused))
       return this.#next()
@@ -379,11 +377,11 @@ export class Lease {
   }
 
   /** The program is told of a failure. */
-  tell(exit: Exit.Exit<unknown, DbError>): void {
+  report(exit: Exit.Exit<unknown, DbError>): void {
     if (Exit.isFailure(exit) && exit.cause._tag === "Fail") this.host.told(exit.cause.error)
   }
 
-  /** Why the statement cannot run on this lease (any more). */
+  /** Why the statement cannot run on this lease (any more), for its borrower, who knows then. */
   refusal(statement: Statement, turn: Turn): Exit.Exit<never, DbError> {
     if (this.state._tag === "Ended" && this.state.end._tag === "Lost") this.told = true
     return refusal(this.kind, this.state, statement, turn)
@@ -425,6 +423,13 @@ export class Lease {
   }
 
   // --- inside ------------------------------------------------------------------------------------------------------
+
+  /** Why a statement is not sent that would end a section which the one around it has ended and undone already. */
+  #leftBehind({ final, section }: Turn, { sql }: Statement): SessionEnded | undefined {
+    return final === undefined || section === undefined || this.has(section)
+      ? undefined
+      : new SessionEnded({ statement: sql })
+  }
 
   get #holdsNothing(): boolean {
     return this.#member === undefined || holdsNothing(this.#member.connection.session())
@@ -512,7 +517,7 @@ export class Lease {
     for (let waiting = this.#turns?.any(); waiting !== undefined; waiting = this.#turns?.any()) waiting.start()
   }
 
-  #tell(exit: Exit.Exit<void, AcquireError>): void {
+  #answerGrant(exit: Exit.Exit<void, AcquireError>): void {
     const notify = this.#notify
     this.#notify = undefined
     notify?.(exit)

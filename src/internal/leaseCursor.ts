@@ -56,7 +56,7 @@ class Reading {
     this.#noted = isNoted(connection, this.turn)
   }
 
-  /** After the last row it may be another's statement that runs. */
+  /** Stops it on the server, unless it has ended: then it may be another's statement that runs. */
   readonly end: Effect.Effect<void> = Effect.sync(() => {
     if (this.active) this.lease.interrupt()
   })
@@ -92,7 +92,7 @@ class Reading {
       }
       this.active = false
       // a stream of its own may begin again before it has given anything
-      if (this.#given || lease.kind !== "stream") lease.tell(exit)
+      if (this.#given || lease.kind !== "stream") lease.report(exit)
       lease.answered(exit)
       if (Exit.isFailure(exit)) resume(Exit.mapError(Exit.failCause(exit.cause), Option.some))
       else resume(streaming ? Exit.fail(Option.none()) : this.#refused())

@@ -147,7 +147,7 @@ class RunSubmission<A> extends Submission<A> {
     // of the connection, which the lease may have given up by now
     const answer = connection.session() === "transaction" ? toldOutcome(statement, turn, exit) : exit
     // who runs on the fiber's own may run it again instead
-    if (lease.kind !== "fiber" && turn.opens !== true) lease.tell(answer)
+    if (lease.kind !== "fiber" && turn.opens !== true) lease.report(answer)
     lease.history.add(statement, exit)
     if (turn.enters !== undefined && Exit.isFailure(exit) && lease.state._tag === "Running") {
       // one that was interrupted may have been done: then its section has to undo it

@@ -70,12 +70,12 @@ export class Turns {
   any(): Waiting | undefined {
     const late = this.#late.shift()
     if (late !== undefined) return late
-    for (const section of this.#queues.keys()) return this.#shift(section)
+    for (const section of this.#queues.keys()) {
+      // who has given up has left an empty queue behind
+      const one = this.#shift(section)
+      if (one !== undefined) return one
+    }
     return undefined
-  }
-
-  leave(node: Node<Waiting>): void {
-    node.list?.remove(node)
   }
 
   /** Whether the section is on the stack. */

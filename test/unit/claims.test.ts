@@ -143,6 +143,40 @@ describe("between the question for the last id and the statement that reads it",
         })
       )))
 
+  it.effect("another that runs the same statement, and is interrupted, does not let others come between", () =>
+    withPool({ poolSize: 1 }, (fixture) =>
+      fixture.fibers.session(() =>
+        Effect.gen(function*() {
+          asksForId(fixture)
+          yield* fixture.run("INSERT")
+          const statement = FakeDriver.statement(question)
+          const reader = yield* Effect.fork(fixture.fibers.run(statement))
+          const other = yield* Effect.fork(fixture.fibers.run(statement))
+          replaceRun(fixture, (run) => (sent, done) =>
+            run(sent, (exit) => {
+              if (sent.sql === question) other.unsafeInterruptAsFork(other.id())
+              done(exit)
+            }))
+          const insert = yield* Effect.fork(fixture.run("INSERT"))
+          yield* Fiber.joinAll([reader, insert])
+          expect(Exit.isInterrupted(yield* Fiber.await(other))).toBe(true)
+          expect(fixture.fake.sent.map(({ sql }) => sql)).toEqual(["INSERT", question, question, "INSERT"])
+        })
+      )))
+
+  it.effect("an INSERT that was ahead of the question counts", () =>
+    withPool({ poolSize: 1 }, (fixture) =>
+      fixture.fibers.session(() =>
+        Effect.gen(function*() {
+          asksForId(fixture)
+          yield* fixture.run("INSERT")
+          const insert = yield* Effect.fork(fixture.run("INSERT"))
+          const reader = yield* Effect.fork(fixture.run(question))
+          yield* Fiber.join(insert)
+          expect(yield* Fiber.join(reader)).toBe(1002)
+        })
+      )))
+
   it.effect("who came then is served when the reader is interrupted instead", () =>
     withPool({ poolSize: 1 }, (fixture) =>
       fixture.fibers.session(() =>

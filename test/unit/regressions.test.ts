@@ -421,6 +421,103 @@ describe("a transaction whose forks are left behind", () => {
       })))
 })
 
+describe("a transaction nested in a fork that is left behind", () => {
+  const question = "SELECT LAST_INSERT_ID()"
+  const texts = ({ fake }: Fixture): ReadonlyArray<string> =>
+    fake.sent.map(({ sql }) => sql.replace("effect_sql_pool_", ""))
+
+  it.effect("and waits to be undone is undone by the one around it, which is committed", () =>
+    withPool({ poolSize: 1, script: { cancel: takes(10) } }, (fixture) =>
+      Effect.gen(function*() {
+        const nested = Transaction.run(
+          fixture.fibers,
+          Effect.gen(function*() {
+            yield* Effect.fork(fixture.run("SLEEP 1000"))
+            yield* Effect.sleep(1)
+            return yield* Effect.fail("no")
+          })
+        )
+        const whole = yield* Effect.fork(Transaction.run(
+          fixture.fibers,
+          Effect.gen(function*() {
+            yield* fixture.run("INSERT")
+            yield* Effect.forkDaemon(nested)
+            yield* Effect.sleep(2)
+          })
+        ))
+        yield* joinAfter(whole, 100)
+        expect(texts(fixture).at(-1)).toBe("COMMIT")
+        expect(texts(fixture)).toContain("ROLLBACK TO SAVEPOINT 1")
+      })))
+
+  it.effect("and waits for its own end behind a held connection ends only once", () =>
+    withPool({ poolSize: 1 }, (fixture) =>
+      Effect.gen(function*() {
+        Object.assign(fixture.fake, { generatedId: question })
+        const [nestedGoes, wholeGoes] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        const nested = Transaction.run(
+          fixture.fibers,
+          Effect.zipRight(Effect.fork(fixture.run(question)), Deferred.await(nestedGoes))
+        )
+        const whole = yield* Effect.fork(Transaction.run(
+          fixture.fibers,
+          Effect.gen(function*() {
+            yield* fixture.run("INSERT")
+            const connection = fixture.fake.connection("1")
+            const run = connection.run.bind(connection)
+            const completes: typeof run = (statement, done) =>
+              run(statement, (exit) => {
+                if (statement.sql === question) {
+                  for (const each of [nestedGoes, wholeGoes]) Deferred.unsafeDone(each, Exit.void)
+                }
+                done(exit)
+              })
+            Object.assign(connection, { run: completes })
+            yield* Effect.forkDaemon(nested)
+            yield* Deferred.await(wholeGoes)
+          })
+        ))
+        yield* joinAfter(whole, 100)
+        yield* settle
+        expect(texts(fixture)).toEqual([
+          "BEGIN",
+          "INSERT",
+          "SAVEPOINT 1",
+          question,
+          "ROLLBACK TO SAVEPOINT 1",
+          "RELEASE SAVEPOINT 1",
+          "COMMIT"
+        ])
+      })))
+})
+
+describe("who waits on a connection that breaks", () => {
+  it.effect("is told at once, although somebody before has given up", () =>
+    withPool({ poolSize: 1 }, (fixture) =>
+      fixture.fibers.session(() =>
+        Effect.gen(function*() {
+          const waits = yield* Deferred.make<void>()
+          const whole = yield* Effect.fork(Transaction.run(
+            fixture.fibers,
+            Effect.gen(function*() {
+              yield* Effect.fork(fixture.run("SLEEP 1000"))
+              yield* Deferred.await(waits)
+              return yield* Effect.flip(fixture.run("SELECT id"))
+            })
+          ))
+          yield* settle
+          const outsider = yield* Effect.fork(fixture.run("UPDATE"))
+          yield* settle
+          yield* Deferred.succeed(waits, undefined)
+          yield* settle
+          yield* Fiber.interrupt(outsider)
+          fixture.fake.connection("1").break()
+          yield* settle
+          expect(Option.isSome(yield* Fiber.poll(whole))).toBe(true)
+        })
+      )))
+})
+
 describe("LAST_INSERT_ID()", () => {
   it.effect("is not believed on a connection whose statement is being stopped", () =>
     withPool({ poolSize: 1, script: { cancel: takes(10) } }, (fixture) =>
