@@ -27,7 +27,7 @@ import type { Pool } from "./ConnectionPool.js"
 import { type AcquireError, AffinityLost, ConnectionLost, type DbError, InvalidTransaction } from "./DbError.js"
 import { holdsNothing, type Isolation, type Result, type Row, type SessionState, type Statement } from "./Driver.js"
 import { type Again, checkPrevious, isAgain, judge, retry } from "./internal/attempts.js"
-import { type Started, unsafeAwaiting } from "./internal/awaiting.js"
+import { nothingStarted, unsafeAwaiting } from "./internal/awaiting.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import { Lease } from "./internal/lease.js"
 import { type Origin, outside, type Turn } from "./internal/leaseModel.js"
@@ -237,9 +237,6 @@ export interface FiberConnection {
 /** A connection is held for the statement of one call; the program may run the same object in several fibers. */
 const ofOneCall = (statement: Statement): Statement => ({ ...statement })
 
-/** Of what was not started. */
-const nothing: Started = { interrupted: () => Effect.void }
-
 /** Numbers the pools of the program, for the keys of their sessions in the context. */
 let instances = 0
 
@@ -319,7 +316,7 @@ class FiberConnectionImpl implements FiberConnection {
         lease = this.#ownLease(fiber, record, statement)
         if (lease instanceof Lease) return unsafeRun(lease, statement, turn, shape, resume, fiber)
         resume(Exit.fail(lease))
-        return nothing
+        return nothingStarted
       },
       (error) => lease instanceof Lease ? failed(lease, error) : Effect.fail(error)
     )

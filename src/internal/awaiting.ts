@@ -23,6 +23,9 @@ export interface Started {
   readonly interrupted: () => Effect.Effect<void>
 }
 
+/** @internal Nothing was: it has called back already. */
+export const nothingStarted: Started = { interrupted: () => Effect.void }
+
 /** @internal Starts something and calls back once. */
 export type Start<A, E> = (
   resume: (exit: Exit.Exit<A, E>) => void,

@@ -9,7 +9,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { DbError } from "../DbError.js"
 import type { Connection, Cursor, Row, Statement } from "../Driver.js"
-import { awaiting, type Started } from "./awaiting.js"
+import { awaiting, nothingStarted, type Started } from "./awaiting.js"
 import type { Lease } from "./lease.js"
 import { outside, toldOutcome, type Turn } from "./leaseModel.js"
 import { isNoted, limited, note, Submission } from "./submission.js"
@@ -21,8 +21,6 @@ export interface OpenCursor {
 }
 
 type Chunk = Exit.Exit<ReadonlyArray<Row>, Option.Option<DbError>>
-
-const idle: Started = { interrupted: () => Effect.void }
 
 /** A cursor that is opened; its answer is the cursor, which then runs until its last row, or its end. */
 class CursorSubmission extends Submission<Cursor> {
@@ -71,7 +69,7 @@ class Reading {
       this.#ask(cursor, resume)
       return this.#asking
     }
-    return idle
+    return nothingStarted
   }
 
   #ask(cursor: Cursor, resume: (chunk: Chunk) => void): void {
