@@ -331,7 +331,7 @@ class FiberConnectionImpl implements FiberConnection {
   ): Effect.Effect<A, DbError | E> {
     return Effect.uninterruptibleMask((restore): Effect.Effect<A, DbError | E> => {
       const lease = this.#ownLease(fiber, record, statement)
-      return lease instanceof Lease ? thenUnclaim(lease, restore(use(lease)), statement) : Effect.fail(lease)
+      return lease instanceof Lease ? thenUnclaim(lease, restore(use(lease))) : Effect.fail(lease)
     })
   }
 

@@ -314,11 +314,6 @@ export class Lease {
       (this.#turns !== undefined && !this.#turns.mayStart(section))
   }
 
-  /** It is started when its turn has come, or when it never will. */
-  enqueue(waiting: Waiting): Node<Waiting> {
-    return this.sections.enqueue(waiting)
-  }
-
   /** Puts the statement on the connection, or tells it why it has none. */
   start(submitted: Submitted): void {
     const { statement, streams, turn } = submitted

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { identity } from "effect/Function"
-import { type AcquireError, ConnectionBusy, type DbError, StatementCancelled } from "../DbError.js"
+import { ConnectionBusy, type DbError, StatementCancelled } from "../DbError.js"
 import type { Connection, Result, Statement } from "../Driver.js"
 import { awaiting, type Started } from "./awaiting.js"
 import type { Lease, Submitted } from "./lease.js"
@@ -45,7 +45,7 @@ export abstract class Submission<A> implements Submitted, Started {
     if (lease.state._tag === "Waiting") {
       this.#phase = "granting"
       // not from inside of the event that grants it; the fiber itself goes on with the answer
-      lease.onGrant((granted: Exit.Exit<void, AcquireError>) => {
+      lease.onGrant((granted) => {
         if (Exit.isSuccess(granted)) currentScheduler.scheduleTask(() => this.start(), 0)
         else this.settle(Exit.failCause(granted.cause))
       })
@@ -87,7 +87,7 @@ export abstract class Submission<A> implements Submitted, Started {
   #wait(): void {
     const { host } = this.lease
     const waitedMillis = host.limits.acquireTimeout
-    this.#place = this.lease.enqueue(this)
+    this.#place = this.lease.sections.enqueue(this)
     this.#stopClock = host.after(waitedMillis, () => {
       if (this.#place === undefined) return
       this.#leaveQueue()

@@ -127,75 +127,73 @@ describe("between the question for the last id and the statement that reads it",
         done(exit)
       }))
 
+  /** In a session that has inserted a row. */
+  const afterInsert = <A, E>(use: (fixture: Fixture) => Effect.Effect<A, E>) =>
+    withPool({ poolSize: 1 }, (fixture) => {
+      asksForId(fixture)
+      return fixture.fibers.session(() => Effect.zipRight(fixture.run("INSERT"), Effect.suspend(() => use(fixture))))
+    })
+
+  const texts = ({ fake }: Fixture): ReadonlyArray<string> => fake.sent.map(({ sql }) => sql)
+
   it.effect("nobody else in the session is served, however close it comes", () =>
-    withPool({ poolSize: 1 }, (fixture) =>
-      fixture.fibers.session(() =>
-        Effect.gen(function*() {
-          asksForId(fixture)
-          yield* fixture.run("INSERT")
-          const go = yield* Deferred.make<void>()
-          completedByAnswer(fixture, go)
-          const other = yield* Effect.fork(Effect.zipRight(Deferred.await(go), fixture.run("SELECT id")))
-          yield* settle
-          const reader = yield* Effect.fork(fixture.run(question))
-          yield* Fiber.joinAll([reader, other])
-          expect(fixture.fake.sent.map(({ sql }) => sql)).toEqual(["INSERT", question, question, "SELECT id"])
-        })
-      )))
+    afterInsert((fixture) =>
+      Effect.gen(function*() {
+        const go = yield* Deferred.make<void>()
+        completedByAnswer(fixture, go)
+        const other = yield* Effect.fork(Effect.zipRight(Deferred.await(go), fixture.run("SELECT id")))
+        yield* settle
+        const reader = yield* Effect.fork(fixture.run(question))
+        yield* Fiber.joinAll([reader, other])
+        expect(texts(fixture)).toEqual(["INSERT", question, question, "SELECT id"])
+      })
+    ))
 
   it.effect("another that runs the same statement, and is interrupted, does not let others come between", () =>
-    withPool({ poolSize: 1 }, (fixture) =>
-      fixture.fibers.session(() =>
-        Effect.gen(function*() {
-          asksForId(fixture)
-          yield* fixture.run("INSERT")
-          const statement = FakeDriver.statement(question)
-          const reader = yield* Effect.fork(fixture.fibers.run(statement))
-          const other = yield* Effect.fork(fixture.fibers.run(statement))
-          replaceRun(fixture, (run) => (sent, done) =>
-            run(sent, (exit) => {
-              if (sent.sql === question) other.unsafeInterruptAsFork(other.id())
-              done(exit)
-            }))
-          const insert = yield* Effect.fork(fixture.run("INSERT"))
-          yield* Fiber.joinAll([reader, insert])
-          expect(Exit.isInterrupted(yield* Fiber.await(other))).toBe(true)
-          expect(fixture.fake.sent.map(({ sql }) => sql)).toEqual(["INSERT", question, question, "INSERT"])
-        })
-      )))
+    afterInsert((fixture) =>
+      Effect.gen(function*() {
+        const statement = FakeDriver.statement(question)
+        const reader = yield* Effect.fork(fixture.fibers.run(statement))
+        const other = yield* Effect.fork(fixture.fibers.run(statement))
+        replaceRun(fixture, (run) => (sent, done) =>
+          run(sent, (exit) => {
+            if (sent.sql === question) other.unsafeInterruptAsFork(other.id())
+            done(exit)
+          }))
+        const insert = yield* Effect.fork(fixture.run("INSERT"))
+        yield* Fiber.joinAll([reader, insert])
+        expect(Exit.isInterrupted(yield* Fiber.await(other))).toBe(true)
+        expect(texts(fixture)).toEqual(["INSERT", question, question, "INSERT"])
+      })
+    ))
 
   it.effect("an INSERT that was ahead of the question counts", () =>
-    withPool({ poolSize: 1 }, (fixture) =>
-      fixture.fibers.session(() =>
-        Effect.gen(function*() {
-          asksForId(fixture)
-          yield* fixture.run("INSERT")
-          const insert = yield* Effect.fork(fixture.run("INSERT"))
-          const reader = yield* Effect.fork(fixture.run(question))
-          yield* Fiber.join(insert)
-          expect(yield* Fiber.join(reader)).toBe(1002)
-        })
-      )))
+    afterInsert((fixture) =>
+      Effect.gen(function*() {
+        const insert = yield* Effect.fork(fixture.run("INSERT"))
+        const reader = yield* Effect.fork(fixture.run(question))
+        yield* Fiber.join(insert)
+        // the second statement of the first connection
+        expect(yield* Fiber.join(reader)).toBe(1002)
+      })
+    ))
 
   it.effect("who came then is served when the reader is interrupted instead", () =>
-    withPool({ poolSize: 1 }, (fixture) =>
-      fixture.fibers.session(() =>
-        Effect.gen(function*() {
-          asksForId(fixture)
-          yield* fixture.run("INSERT")
-          const go = yield* Deferred.make<void>()
-          completedByAnswer(fixture, go)
-          const reader: Fiber.RuntimeFiber<unknown, unknown> = yield* Effect.fork(fixture.run(question))
-          const other = yield* Effect.fork(Effect.zipRight(Deferred.await(go), fixture.run("SELECT id")))
-          const third = yield* Effect.fork(Effect.zipRight(
-            Deferred.await(go),
-            Effect.sync(() => reader.unsafeInterruptAsFork(reader.id()))
-          ))
-          yield* Fiber.joinAll([other, third])
-          expect(Exit.isInterrupted(yield* Fiber.await(reader))).toBe(true)
-          expect(fixture.fake.sent.map(({ sql }) => sql)).toEqual(["INSERT", question, "SELECT id"])
-        })
-      )))
+    afterInsert((fixture) =>
+      Effect.gen(function*() {
+        const go = yield* Deferred.make<void>()
+        completedByAnswer(fixture, go)
+        const reader: Fiber.RuntimeFiber<unknown, unknown> = yield* Effect.fork(fixture.run(question))
+        const other = yield* Effect.fork(Effect.zipRight(Deferred.await(go), fixture.run("SELECT id")))
+        const third = yield* Effect.fork(Effect.zipRight(
+          Deferred.await(go),
+          Effect.sync(() => reader.unsafeInterruptAsFork(reader.id()))
+        ))
+        yield* Fiber.joinAll([other, third])
+        expect(Exit.isInterrupted(yield* Fiber.await(reader))).toBe(true)
+        expect(texts(fixture)).toEqual(["INSERT", question, "SELECT id"])
+      })
+    ))
 })
 
 describe("a fiber that is interrupted and goes on in a finalizer", () => {
