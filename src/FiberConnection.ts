@@ -1,12 +1,13 @@
 /**
  * Which connection belongs to this fiber. The only file that knows `FiberRef` and the observers of fibers.
  *
- * A fiber's connections are written down in a record that names its owner and is believed only by it: children start
- * with none, and the ways in which a `FiberRef`'s value reaches another fiber (finalizers, memoized layers,
- * `setFiberRefs`) lead nowhere. An observer gives everything back when the fiber ends, however it ends.
+ * A fiber's own connection is found by the fiber itself, in a table of the pool's, as `threading.local` finds what is a
+ * thread's. A `FiberRef` would have to be kept from all that it is made for: it would have to start anew in each fork, be
+ * lost at each join, and be disbelieved where finalizers, memoized layers and `setFiberRefs` bring it; and to set it costs each
+ * fiber a copy of all its FiberRefs. An observer gives the connection back when the fiber ends, however it ends.
  *
  * What a fiber forked inside `db.session` shares with its parents is the session's place, found in
- * the context, which forks inherit.
+ * the context, a `FiberRef` that forks inherit.
  *
  * @module
  * @since 0.1.0
@@ -37,42 +38,6 @@ import { isTraced } from "./internal/spans.js"
 import { runOn, runShaped, unsafeRun } from "./internal/submission.js"
 import type { Section, Whole } from "./internal/turns.js"
 import { LongLived, StatementLimit } from "./PoolConfig.js"
-
-/** The connections of one fiber, one per pool. */
-interface FiberRecord {
-  readonly owner: Fiber.RuntimeFiber<unknown, unknown>
-  readonly leases: Map<Pool, Lease>
-}
-
-const currentRecord = globalValue(
-  Symbol.for("effect-sql-pool/FiberConnection/currentRecord"),
-  () => FiberRef.unsafeMake<FiberRecord | undefined>(undefined, { fork: () => undefined, join: (parent) => parent })
-)
-
-/**
- * A finalizer runs with the FiberRefs of the moment when it was added, which may be before the fiber's first
- * statement: the record is then found here, so that the fiber goes on with the connection that it has.
- */
-const records = globalValue(
-  Symbol.for("effect-sql-pool/FiberConnection/records"),
-  () => new WeakMap<Fiber.RuntimeFiber<unknown, unknown>, FiberRecord>()
-)
-
-const recordOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): FiberRecord | undefined => {
-  const record = fiber.getFiberRef(currentRecord)
-  return record !== undefined && record.owner === fiber ? record : records.get(fiber)
-}
-
-const makeRecord = (fiber: Fiber.RuntimeFiber<unknown, unknown>): FiberRecord => {
-  const record: FiberRecord = { owner: fiber, leases: new Map() }
-  records.set(fiber, record)
-  // runs before whoever joins the fiber goes on; nothing would catch what it throws, and `release` throws nothing
-  fiber.addObserver(() => {
-    for (const lease of record.leases.values()) lease.release("the end of its fiber")
-    record.leases.clear()
-  })
-  return record
-}
 
 /** @internal What a transaction and everything nested in it have in common. */
 export interface TransactionWhole extends Whole {
@@ -245,6 +210,11 @@ class FiberConnectionImpl implements FiberConnection {
   readonly #place: Context.Tag<Place, Place>
   readonly #rollback: Statement
   #announcement: Announcement | undefined
+  /**
+   * The fibers' own: of each that had one and has not ended, what it has now. Found by the fiber that asks and by nothing that
+   * it hands on, so that it cannot reach another.
+   */
+  readonly #leases = new Map<Fiber.RuntimeFiber<unknown, unknown>, Lease | undefined>()
 
   constructor(readonly pool: Pool) {
     this.#place = Context.GenericTag<Place>(`effect-sql-pool/Place/${instances++}`)
@@ -257,30 +227,19 @@ class FiberConnectionImpl implements FiberConnection {
   readonly unsafeRun: FiberConnection["unsafeRun"] = (statement, fiber, status, shape) => {
     const place = this.placeOf(fiber)
     if (place !== undefined) return this.unsafeRunAt(place, statement, fiber, status, shape)
-    const record = recordOf(fiber)
-    return record === undefined
-      ? this.#runFirst(makeRecord(fiber), statement, shape)
-      : this.#runOwn(fiber, status, record, statement, shape)
-  }
-
-  #runFirst<A>(record: FiberRecord, statement: Statement, shape: (result: Result) => A): Effect.Effect<A, DbError> {
-    return Effect.zipRight(
-      FiberRef.set(currentRecord, record),
-      Effect.withFiberRuntime<A, DbError>((fiber, status) => this.#runOwn(fiber, status, record, statement, shape))
-    )
+    return this.#runOwn(fiber, status, statement, shape)
   }
 
   /** Runs the statement on the fiber's own connection, and again on another one when it may be. */
   #runOwn<A>(
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
     status: FiberStatus.Running,
-    record: FiberRecord,
     statement: Statement,
     shape: (result: Result) => A
   ): Effect.Effect<A, DbError> {
-    return this.#attempt(fiber, status, record, statement, shape, (lease, error) => {
+    return this.#attempt(fiber, status, statement, shape, (lease, error) => {
       const again = Effect.withFiberRuntime<A, DbError | Again>((fiber, status) =>
-        this.#attempt(fiber, status, record, statement, shape, (lease, error) => judge(lease, statement, error))
+        this.#attempt(fiber, status, statement, shape, (lease, error) => judge(lease, statement, error))
       )
       return Effect.catchIf(judge(lease, statement, error), isAgain, (first) => retry(this.pool, first, again))
     })
@@ -290,7 +249,6 @@ class FiberConnectionImpl implements FiberConnection {
   #attempt<A, E>(
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
     status: FiberStatus.Running,
-    record: FiberRecord,
     statement: Statement,
     shape: (result: Result) => A,
     failed: (lease: Lease, error: DbError) => Effect.Effect<A, E>
@@ -298,7 +256,7 @@ class FiberConnectionImpl implements FiberConnection {
     const limit = limitOf(fiber)
     const turn = limit === undefined ? outside : { section: undefined, limit }
     if (statement.traits.readsPrevious || isTraced(fiber)) {
-      return this.#inSteps(fiber, record, statement, (lease) => {
+      return this.#inSteps(fiber, statement, (lease) => {
         const onFailure = (error: DbError): Effect.Effect<A, E> => failed(lease, error)
         const onSuccess = (): Effect.Effect<A, DbError | E> => this.#runOn(lease, statement, turn, shape, onFailure)
         // a tracer sees the wait
@@ -313,7 +271,7 @@ class FiberConnectionImpl implements FiberConnection {
       fiber,
       status,
       (resume) => {
-        lease = this.#ownLease(fiber, record, statement)
+        lease = this.#ownLease(fiber, statement)
         if (lease instanceof Lease) return unsafeRun(lease, statement, turn, shape, resume, fiber)
         resume(Exit.fail(lease))
         return nothingStarted
@@ -325,12 +283,11 @@ class FiberConnectionImpl implements FiberConnection {
   /** Has the fiber's own lease for more than one step; after them it may serve somebody else again. */
   #inSteps<A, E>(
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
-    record: FiberRecord,
     statement: Statement,
     use: (lease: Lease) => Effect.Effect<A, E>
   ): Effect.Effect<A, DbError | E> {
     return Effect.uninterruptibleMask((restore): Effect.Effect<A, DbError | E> => {
-      const lease = this.#ownLease(fiber, record, statement)
+      const lease = this.#ownLease(fiber, statement)
       return lease instanceof Lease ? thenUnclaim(lease, restore(use(lease))) : Effect.fail(lease)
     })
   }
@@ -403,7 +360,7 @@ class FiberConnectionImpl implements FiberConnection {
 
   readonly isBound: FiberConnection["isBound"] = (fiber) => {
     if (this.placeOf(fiber) !== undefined) return true
-    const lease = recordOf(fiber)?.leases.get(this.pool)
+    const lease = this.#leases.get(fiber)
     const session = lease?.connection?.session()
     return (session !== undefined && !holdsNothing(session)) || isUntold(lease)
   }
@@ -435,7 +392,7 @@ class FiberConnectionImpl implements FiberConnection {
     Effect.withFiberRuntime((fiber) => {
       const outer = this.placeOf(fiber)
       if (outer !== undefined) return use(outer, undefined)
-      const own = recordOf(fiber)?.leases.get(this.pool)
+      const own = this.#leases.get(fiber)
       const loss = untold(own)
       if (loss !== undefined) return Effect.fail(loss)
       return Effect.uninterruptibleMask((restore) => {
@@ -455,7 +412,7 @@ class FiberConnectionImpl implements FiberConnection {
   )
 
   readonly current = Effect.withFiberRuntime<Option.Option<CurrentConnection>>((fiber) => {
-    const lease = this.placeOf(fiber)?.lease ?? recordOf(fiber)?.leases.get(this.pool)
+    const lease = this.placeOf(fiber)?.lease ?? this.#leases.get(fiber)
     const connection = lease?.connection
     return Effect.succeed(
       connection === undefined ? Option.none() : Option.some({ id: connection.id, session: connection.session() })
@@ -463,9 +420,8 @@ class FiberConnectionImpl implements FiberConnection {
   })
 
   readonly release: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
-    const record = recordOf(fiber)
-    const lease = record?.leases.get(this.pool)
-    if (record === undefined || lease === undefined) return Effect.void
+    const lease = this.#leases.get(fiber)
+    if (lease === undefined) return Effect.void
     const rollBack = lease.state._tag === "Ready" && lease.connection?.session() === "transaction"
       // if the rollback fails the connection is lost, and with it the transaction
       ? this.pool.unsafePatiently(
@@ -477,24 +433,23 @@ class FiberConnectionImpl implements FiberConnection {
       rollBack,
       Effect.sync(() => {
         lease.release("db.releaseFiberConnection")
-        record.leases.delete(this.pool)
+        this.#leases.set(fiber, undefined)
       })
     )
   })
 
   readonly abandon: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
-    recordOf(fiber)?.leases.get(this.pool)?.release("the end of its pool")
+    this.#leases.get(fiber)?.release("the end of its pool")
     return Effect.void
   })
 
   readonly reconnect: Effect.Effect<void, AcquireError> = Effect.withFiberRuntime<void, AcquireError>((fiber) => {
     // a session's connection cannot be replaced without losing what it holds
     if (this.placeOf(fiber) !== undefined) return this.pool.invalidateAll
-    const record = recordOf(fiber) ?? makeRecord(fiber)
-    record.leases.get(this.pool)?.invalidate("db.reconnect")
+    this.#leases.get(fiber)?.invalidate("db.reconnect")
     const fresh = Effect.uninterruptibleMask((restore) => {
       const lease = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: this.#origin(fiber, "db.reconnect") })
-      this.#own(record, lease)
+      this.#own(fiber, lease)
       return thenUnclaim(lease, lease.state._tag === "Ready" ? Effect.void : restore(lease.granted()))
     })
     return Effect.zipRight(this.pool.invalidateAll, fresh)
@@ -505,10 +460,9 @@ class FiberConnectionImpl implements FiberConnection {
   /** The fiber's lease, fit for the statement, or why there is none. */
   #ownLease(
     fiber: Fiber.RuntimeFiber<unknown, unknown>,
-    record: FiberRecord,
     statement: Statement
   ): Lease | DbError {
-    const lease = record.leases.get(this.pool)
+    const lease = this.#leases.get(fiber)
     if (lease !== undefined && this.#fit(lease, statement)) {
       // nobody takes it back between here and the start of the statement
       lease.claim()
@@ -519,11 +473,11 @@ class FiberConnectionImpl implements FiberConnection {
       (statement.traits.readsPrevious ? new AffinityLost({ statement: statement.sql }) : undefined)
     // whose lease is over cannot simply take another connection
     if (unfit !== undefined) {
-      record.leases.delete(this.pool)
+      if (lease !== undefined) this.#leases.set(fiber, undefined)
       return unfit
     }
     const fresh = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: this.#origin(fiber, statement.sql) })
-    this.#own(record, fresh)
+    this.#own(fiber, fresh)
     return fresh
   }
 
@@ -541,10 +495,18 @@ class FiberConnectionImpl implements FiberConnection {
   }
 
   /** From now on this is the fiber's lease; one that it may have had besides goes back. */
-  #own(record: FiberRecord, lease: Lease): void {
-    const before = record.leases.get(this.pool)
+  #own(fiber: Fiber.RuntimeFiber<unknown, unknown>, lease: Lease): void {
+    const before = this.#leases.get(fiber)
+    const isKnown = before !== undefined || this.#leases.has(fiber)
     if (before !== lease) before?.release("another lease of its fiber")
-    record.leases.set(this.pool, lease)
+    this.#leases.set(fiber, lease)
+    // runs before whoever joins the fiber goes on; nothing would catch what it throws, and `release` throws nothing
+    if (!isKnown) fiber.addObserver(() => this.#ended(fiber))
+  }
+
+  #ended(fiber: Fiber.RuntimeFiber<unknown, unknown>): void {
+    this.#leases.get(fiber)?.release("the end of its fiber")
+    this.#leases.delete(fiber)
   }
 
   /** Where the fiber acquires a connection, if one that it forgets is to be found. */
@@ -556,7 +518,7 @@ class FiberConnectionImpl implements FiberConnection {
   // --- sessions and explicit connections ---------------------------------------------------------------------------
 
   #openSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, acquireTimeout: number | undefined): Lease {
-    const own = recordOf(fiber)?.leases.get(this.pool)
+    const own = this.#leases.get(fiber)
     const clean = isFree(own)
     const origin = this.#origin(fiber, "db.session")
     // what the fiber's session holds goes on in this one; what is clean has to be fit for use now
@@ -570,14 +532,13 @@ class FiberConnectionImpl implements FiberConnection {
 
   /** The connection stays with the fiber; whoever outlives the session has lost it. */
   #closeSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, session: Lease): void {
-    const record = recordOf(fiber) ?? makeRecord(fiber)
     const own = this.pool.unsafeLease("fiber", fiber.id(), this.#origin(fiber, "db.session"))
     const clean = isFree(session)
     // what is clean and still being stopped would make the fiber wait
-    if (!(clean && session.state._tag === "Stopping") && session.handOver(own)) return this.#own(record, own)
+    if (!(clean && session.state._tag === "Stopping") && session.handOver(own)) return this.#own(fiber, own)
     session.release("the end of its session")
     // if what it held was lost and no statement has noticed, the fiber's next one is told
-    this.#own(record, session)
+    this.#own(fiber, session)
   }
 
   #borrowIn(scope: Scope.Scope, kind: "connection" | "stream", what: string): Effect.Effect<Lease, AcquireError> {
@@ -638,7 +599,11 @@ const endsByHand = ({ sql, traits }: Statement): Effect.Effect<never, InvalidTra
     })
   )
 
-const made = new WeakMap<Pool, FiberConnection>()
+// two copies of this module may be loaded
+const made = globalValue(
+  Symbol.for("effect-sql-pool/FiberConnection/made"),
+  () => new WeakMap<Pool, FiberConnection>()
+)
 
 /**
  * Gives every fiber its own connection of the pool. One and the same for one pool, so that databases that share a pool
