@@ -40,7 +40,6 @@ import * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
@@ -49,6 +48,7 @@ import type { DbError } from "./DbError.js"
 import type * as Driver from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
 import { callsFor } from "./internal/origin.js"
+import { analyze } from "./internal/sessionState.js"
 import { untraced } from "./internal/untraced.js"
 import { heard, watchedStream } from "./internal/watched.js"
 import * as Queries from "./Queries.js"
@@ -154,7 +154,7 @@ class ClientConnection implements Connection {
 
   readonly executeStream: Connection["executeStream"] = (sql, params, transformRows) => {
     const rows = Stream.unwrap(Effect.map(
-      Effect.suspend(() => this.#statement(sql, params, false)),
+      Effect.suspend(() => Queries.sendable(this.#statement(sql, params, false))),
       (statement) =>
         Stream.mapChunks(
           watchedStream(
@@ -178,11 +178,12 @@ class ClientConnection implements Connection {
     sql: string,
     params: ReadonlyArray<unknown>,
     unprepared: boolean
-  ): Either.Either<Driver.Statement, DbError> {
+  ): Driver.Statement | DbError {
     const { driver } = this.fibers.pool
+    const traits = analyze(sql, driver.dialect)
     const several = unprepared && driver.severalStatements === true
-    const checked = Queries.check(driver, sql, params, undefined, several)
-    return Either.map(checked, ({ traits }) => ({ sql, params, traits, unprepared, compatible: true }))
+    return Queries.refuse(driver, sql, params, traits, { several }) ??
+      { sql, params, traits, unprepared, compatible: true }
   }
 
   #run<A>(
@@ -193,8 +194,8 @@ class ClientConnection implements Connection {
   ): Effect.Effect<A, SqlError> {
     return Effect.withFiberRuntime((fiber, status) => {
       const statement = this.#statement(sql, params, unprepared)
-      if (Either.isLeft(statement)) return Effect.fail(notExecuted(statement.left))
-      const ran = heard(this.fibers.pool, this.#send, statement.right, fiber, status, shape)
+      if (!Queries.isStatement(statement)) return Effect.fail(notExecuted(statement))
+      const ran = heard(this.fibers.pool, this.#send, statement, fiber, status, shape)
       return Effect.catchAllCause(ran, (cause) => Effect.failCause(Cause.map(cause, toSqlError)))
     })
   }

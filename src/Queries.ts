@@ -22,7 +22,7 @@ import { type DbError, DecodeError, InvalidStatement, ParameterError } from "./D
 import type { Driver, Result, Row, Statement } from "./Driver.js"
 import type { RowStream } from "./FiberConnection.js"
 import { type Calls, forgotten } from "./internal/origin.js"
-import { analyze } from "./internal/sessionState.js"
+import { analyze, type StatementTraits } from "./internal/sessionState.js"
 import { bindNamed } from "./internal/sqlText.js"
 
 /**
@@ -169,7 +169,7 @@ const mysqlCompiler = SqlStatement.makeCompiler({
 
 const sqliteCompiler = SqlStatement.makeCompilerSqlite()
 
-const isStatement = (fragment: SqlStatement.Fragment): fragment is SqlStatement.Statement<unknown> =>
+const hasClient = (fragment: SqlStatement.Fragment): fragment is SqlStatement.Statement<unknown> =>
   "compile" in fragment
 
 const compileFragment = (
@@ -177,7 +177,7 @@ const compileFragment = (
   fragment: SqlStatement.Fragment
 ): readonly [string, ReadonlyArray<unknown>] => {
   // a statement knows its client's compiler, and with it that client's transformation of names
-  if (isStatement(fragment)) return fragment.compile()
+  if (hasClient(fragment)) return fragment.compile()
   // a fragment remembers what it was compiled to, whichever the dialect: a copy does not
   const copy = SqlStatement.join("", false)([fragment])
   return (driver.dialect === "mysql" ? mysqlCompiler : sqliteCompiler).compile(copy, false)
@@ -190,64 +190,77 @@ const compileFragment = (
  * @since 0.1.0
  * @category constructors
  */
-export const prepare = (driver: Driver, sql: Sql, params?: Params): Either.Either<Statement, DbError> => {
+export const prepare = (driver: Driver, sql: Sql, params?: Params): Either.Either<Statement, DbError> =>
+  sendable(prepareOrRefuse(driver, sql, params))
+
+/** @internal Whether this is a statement that can be sent, or why there is none. */
+export const isStatement = (prepared: Statement | DbError): prepared is Statement => "traits" in prepared
+
+/** @internal The same as an `Either`, which costs more than the check of a statement. */
+export const sendable = (prepared: Statement | DbError): Either.Either<Statement, DbError> =>
+  isStatement(prepared) ? Either.right(prepared) : Either.left(prepared)
+
+/** What {@link prepare} does, for every statement that a program runs. */
+const prepareOrRefuse = (driver: Driver, sql: Sql, params?: Params): Statement | DbError => {
   if (typeof sql !== "string") {
     const [text, own] = compileFragment(driver, sql)
     return params === undefined
       ? check(driver, text, own)
-      : Either.left(
-        new ParameterError({ statement: text, reason: "a statement of @effect/sql brings its own parameters" })
-      )
+      : new ParameterError({ statement: text, reason: "a statement of @effect/sql brings its own parameters" })
   }
   if (params === undefined || Array.isArray(params)) return check(driver, sql, (params as ReadonlyArray<unknown>) ?? [])
   return bind(driver, sql, params as Readonly<Record<string, unknown>>)
 }
 
-const bind = (
-  driver: Driver,
-  sql: string,
-  params: Readonly<Record<string, unknown>>
-): Either.Either<Statement, DbError> => {
+const bind = (driver: Driver, sql: string, params: Readonly<Record<string, unknown>>): Statement | DbError => {
   const bound = bindNamed(sql, driver.dialect)
   const missing = Array.from(new Set(bound.names)).filter((name) => !Object.hasOwn(params, name))
-  if (missing.length > 0) {
-    return Either.left(new ParameterError({ statement: sql, reason: `no value for :${missing.join(", :")}` }))
-  }
+  if (missing.length > 0) return new ParameterError({ statement: sql, reason: `no value for :${missing.join(", :")}` })
   return check(driver, bound.sql, bound.names.map((name) => params[name]), bound.names)
 }
 
-/** @internal What is wrong with a text and its parameters, or the statement that they are. */
-export const check = (
+const check = (
   driver: Driver,
   sql: string,
   params: ReadonlyArray<unknown>,
-  names?: ReadonlyArray<string>,
-  several = false
-): Either.Either<Statement, DbError> => {
+  names?: ReadonlyArray<string>
+): Statement | DbError => {
   const traits = analyze(sql, driver.dialect)
-  if (traits.empty) return Either.left(new InvalidStatement({ statement: sql, reason: "it is empty" }))
+  return refuse(driver, sql, params, traits, { names }) ?? { sql, params, traits }
+}
+
+/** @internal What is wrong with a text and its parameters, if anything is. */
+export const refuse = (
+  { rejectParameter }: Driver,
+  statement: string,
+  params: ReadonlyArray<unknown>,
+  traits: StatementTraits,
+  { names, several = false }: {
+    /** What the parameters are called, where they have names. */
+    readonly names?: ReadonlyArray<string> | undefined
+    /** Whether the text may hold several statements. */
+    readonly several?: boolean | undefined
+  }
+): DbError | undefined => {
+  if (traits.empty) return new InvalidStatement({ statement, reason: "it is empty" })
   if (traits.statements > 1 && !several) {
-    return Either.left(
-      new InvalidStatement({ statement: sql, reason: `it holds ${traits.statements} statements, and a call runs one` })
-    )
+    return new InvalidStatement({ statement, reason: `it holds ${traits.statements} statements, and a call runs one` })
   }
   if (traits.named) {
-    return Either.left(
-      new ParameterError({ statement: sql, reason: "it has named parameters; pass a record of their values" })
-    )
+    return new ParameterError({ statement, reason: "it has named parameters; pass a record of their values" })
   }
   if (traits.placeholders !== params.length) {
     const reason = `it has ${traits.placeholders} parameters, and ${params.length} values were given`
-    return Either.left(new ParameterError({ statement: sql, reason }))
+    return new ParameterError({ statement, reason })
   }
   for (let index = 0; index < params.length; index++) {
-    const reason = driver.rejectParameter(params[index])
+    const reason = rejectParameter(params[index])
     if (reason !== undefined) {
       const which = names === undefined ? `parameter ${index + 1}` : `parameter :${names[index]}`
-      return Either.left(new ParameterError({ statement: sql, reason: `${which}: ${reason}` }))
+      return new ParameterError({ statement, reason: `${which}: ${reason}` })
     }
   }
-  return Either.right({ sql, params, traits })
+  return undefined
 }
 
 const property = { configurable: true, enumerable: true, writable: true }
@@ -291,10 +304,8 @@ export const make = (executor: Executor): Queries => {
     calls.effect(
       undefined,
       Effect.withFiberRuntime((fiber, status) => {
-        const statement = prepare(driver, sql, params)
-        return Either.isLeft(statement)
-          ? Effect.fail(statement.left)
-          : executor.run(statement.right, fiber, status, shape)
+        const statement = prepareOrRefuse(driver, sql, params)
+        return isStatement(statement) ? executor.run(statement, fiber, status, shape) : Effect.fail(statement)
       })
     )
   const stream = (sql: Sql, params?: Params): Stream.Stream<object, DbError> =>

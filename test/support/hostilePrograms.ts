@@ -1,7 +1,6 @@
 /** What may be under way when a hostile server lies: on one connection without a pool, and with all that a pool does. */
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
@@ -9,9 +8,9 @@ import * as Db from "../../src/Db.js"
 import { ConnectionError, type DbError } from "../../src/DbError.js"
 import type * as DbLayer from "../../src/DbLayer.js"
 import type { Connection, Driver, Row, Statement } from "../../src/Driver.js"
+import { analyze } from "../../src/internal/sessionState.js"
 import * as MysqlDriver from "../../src/MysqlDriver.js"
 import type { PoolOptions } from "../../src/PoolConfig.js"
-import { check } from "../../src/Queries.js"
 import { withLayer } from "./dbFixture.js"
 
 export interface Scenario {
@@ -40,7 +39,9 @@ const select = "SELECT id, name FROM items"
 type Steps = (connection: Connection, driver: Driver) => Effect.Effect<unknown, DbError>
 
 const statement = (driver: Driver, sql: string, params: ReadonlyArray<unknown>, unprepared = false): Statement => ({
-  ...Either.getOrThrow(check(driver, sql, params, undefined, unprepared)),
+  sql,
+  params,
+  traits: analyze(sql, driver.dialect),
   unprepared,
   compatible: unprepared
 })
