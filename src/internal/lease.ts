@@ -79,6 +79,7 @@ const running: LeaseState = { _tag: "Running" }
 const streaming: LeaseState = { _tag: "Streaming" }
 const stopping: LeaseState = { _tag: "Stopping" }
 const waiting: LeaseState = { _tag: "Waiting" }
+const takenBack: LeaseState = { _tag: "Ended", end: { _tag: "TakenBack" } }
 
 /** @internal A statement that wants the connection. */
 export interface Submitted extends Waiting {
@@ -151,7 +152,7 @@ export class Lease {
 
   takenBack(): void {
     this.#slot = this.#member = undefined
-    this.state = { _tag: "Ended", end: { _tag: "TakenBack" } }
+    this.state = takenBack
   }
 
   /** The connection broke or was cut while nothing ran on it; what runs is told by its own answer. */

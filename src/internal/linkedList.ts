@@ -5,13 +5,21 @@
  * @internal
  */
 
-/** @internal */
-export interface Node<A> {
-  readonly value: A
-  prev: Node<A> | undefined
+/**
+ * An element's place. A class, for V8 allocates literals as old once it has seen some survive, and an old one keeps alive all
+ * that it points to, until the next full collection.
+ *
+ * @internal
+ */
+export class Node<A> {
   next: Node<A> | undefined
-  /** The list that holds the node, or `undefined` once it has left. */
-  list: LinkedList<A> | undefined
+
+  constructor(
+    readonly value: A,
+    public prev: Node<A> | undefined,
+    /** The list that holds the node, or `undefined` once it has left. */
+    public list: LinkedList<A> | undefined
+  ) {}
 }
 
 /** @internal */
@@ -29,7 +37,7 @@ export class LinkedList<A> {
   }
 
   append(value: A): Node<A> {
-    const node: Node<A> = { value, prev: this.#tail, next: undefined, list: this }
+    const node = new Node(value, this.#tail, this)
     if (this.#tail === undefined) this.#head = node
     else this.#tail.next = node
     this.#tail = node

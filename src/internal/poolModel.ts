@@ -38,11 +38,23 @@ export interface Member<C> {
   checkedAt: number
 }
 
+/** @internal A class, as those below, for the reason that `linkedList` gives: one is made for every borrow. */
+export class Idle<C> {
+  readonly _tag = "Idle"
+  constructor(readonly member: Member<C>) {}
+}
+
+/** @internal */
+export class Held<C, L> {
+  readonly _tag = "Held"
+  constructor(readonly member: Member<C>, readonly lease: L, readonly since: number) {}
+}
+
 /** @internal */
 export type SlotState<C, L> =
   | { readonly _tag: "Opening"; readonly since: number }
-  | { readonly _tag: "Idle"; readonly member: Member<C> }
-  | { readonly _tag: "Held"; readonly member: Member<C>; readonly lease: L; readonly since: number }
+  | Idle<C>
+  | Held<C, L>
   | { readonly _tag: "Preparing"; readonly member: Member<C>; readonly work: Work; readonly since: number }
   | { readonly _tag: "Retiring"; readonly member: Member<C>; readonly reason: CloseReason }
   | { readonly _tag: "Gone" }
@@ -60,10 +72,8 @@ export class Slot<C, L> {
 }
 
 /** @internal A lease that waits for a connection. */
-export interface Waiter<L> {
-  readonly lease: L
-  readonly since: number
-  readonly deadline: number
+export class Waiter<L> {
+  constructor(readonly lease: L, readonly since: number, readonly deadline: number) {}
 }
 
 /** @internal What the pool has to do after an event, in this order. */

@@ -21,11 +21,13 @@ import { LinkedList, type Node } from "./linkedList.js"
 import {
   type Action,
   type Condition,
+  Held,
+  Idle,
   type Member,
   type Phase,
   type Policy,
   Slot,
-  type Waiter,
+  Waiter,
   type Work
 } from "./poolModel.js"
 
@@ -85,7 +87,7 @@ export class PoolState<C, L> {
 
   /** Lends an idle connection at once if that takes no preparation and overtakes nobody. */
   lend(lease: L, now: number): Slot<C, L> | undefined {
-    const slot = this.idle[this.idle.length - 1]
+    const slot = this.#lastIdle
     if (slot === undefined || this.waiters.size > 0 || slot.state._tag !== "Idle") return undefined
     if (this.#expired(slot.state.member, now) || this.#suspect(slot.state.member, now)) return undefined
     this.idle.pop()
@@ -95,7 +97,7 @@ export class PoolState<C, L> {
 
   /** Puts a lease into the queue; it leaves it by `Grant`, by `Reject` or by `abandon`. */
   wait(lease: L, now: number, deadline: number): readonly [Node<Waiter<L>>, ReadonlyArray<Action<C, L>>] {
-    const node = this.waiters.append({ lease, since: now, deadline })
+    const node = this.waiters.append(new Waiter(lease, now, deadline))
     if (this.connector === "GaveUp") this.connector = "Ready"
     return [node, this.#settle(now)]
   }
@@ -116,7 +118,7 @@ export class PoolState<C, L> {
       if (
         this.waiters.size === 0 && this.phase === "Open" && this.total < this.max && now < member.expiresAt
       ) {
-        slot.state = { _tag: "Idle", member }
+        slot.state = new Idle(member)
         this.idle.push(slot)
         return nothing
       }
@@ -135,7 +137,7 @@ export class PoolState<C, L> {
     if (slot.state._tag !== "Held") return
     this.#unlend(slot)
     const { member, since } = slot.state
-    slot.state = { _tag: "Held", member, lease, since }
+    slot.state = new Held(member, lease, since)
   }
 
   /** The lease of a held slot is idle and holds nothing, so that it may be taken back (`yes`), or is in use. */
@@ -339,6 +341,11 @@ export class PoolState<C, L> {
 
   // --- transitions -------------------------------------------------------------------------------------------------
 
+  /** The most recently used. To look for an element before the first of an array costs as much as a grant. */
+  get #lastIdle(): Slot<C, L> | undefined {
+    return this.idle.length === 0 ? undefined : this.idle[this.idle.length - 1]
+  }
+
   #expired(member: Member<C>, now: number): boolean {
     return now >= member.expiresAt
   }
@@ -348,7 +355,7 @@ export class PoolState<C, L> {
   }
 
   #hold(slot: Slot<C, L>, member: Member<C>, lease: L, now: number): void {
-    slot.state = { _tag: "Held", member, lease, since: now }
+    slot.state = new Held(member, lease, now)
     this.held.add(slot)
   }
 
@@ -427,7 +434,7 @@ export class PoolState<C, L> {
       return
     }
     if (this.phase === "Draining") return this.#retire(slot, member, "drained", now)
-    slot.state = { _tag: "Idle", member }
+    slot.state = new Idle(member)
     if (oldest) this.idle.unshift(slot)
     else this.idle.push(slot)
   }
@@ -459,7 +466,7 @@ export class PoolState<C, L> {
   #serveFromIdle(now: number): void {
     // each connection under preparation will serve one of the waiters
     while (this.waiters.size > this.preparing.size) {
-      const slot = this.idle[this.idle.length - 1]
+      const slot = this.#lastIdle
       if (slot === undefined || slot.state._tag !== "Idle") return
       this.idle.pop()
       this.#offer(slot, slot.state.member, now)
