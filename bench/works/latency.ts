@@ -3,6 +3,7 @@
  * it was due, so that a stall is seen by all that it delays.
  */
 import { build } from "hdr-histogram-js"
+import { held } from "../clients/effect.js"
 import { type Client, connections, type OpenClient } from "../clients/operations.js"
 import { type Arm, repeatedly, type Sample, type Target, type Work } from "../model.js"
 import { pools } from "./statements.js"
@@ -83,5 +84,7 @@ export const latency: ReadonlyArray<Work> = [{
     { arm: "Db", to: "mysql2 pool", measure: "p999", atMost: 1 },
     { arm: "Db", to: "mariadb pool", measure: "p999", atMost: 1 }
   ],
-  arms: Object.fromEntries(Object.entries(lasting).map(([name, open]) => [name, arm(open)]))
+  arms: Object.fromEntries(
+    Object.entries({ "mysql2 in Effect, held": held, ...lasting }).map(([name, open]) => [name, arm(open)])
+  )
 }]

@@ -66,13 +66,13 @@ export class Ledger {
   }
 
   /** Before the lease knows of it. */
-  takenBack({ connection, holder, slot }: Lease, at: number): void {
+  takenBack({ connection, holder, slot }: Lease, now: () => number): void {
     const { announcer, pool } = this
     this.counters.takenBack++
     if (slot?.condition === "clean") this.counters.resetsSpared++
     if (connection === undefined || !announcer.hears("TakenBack")) return
     const fiber = FiberId.threadName(holder)
-    announcer.tell(PoolEvent.TakenBack({ pool, at, connection: connection.id, fiber }))
+    announcer.tell(PoolEvent.TakenBack({ pool, at: now(), connection: connection.id, fiber }))
   }
 
   leakSuspected(lease: Lease, heldMillis: number, at: number): void {

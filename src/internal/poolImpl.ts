@@ -347,7 +347,7 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
         this.counters.acquiredAfterWait++
         return action.lease.grant(action.slot, action.member)
       case "TakeBack":
-        this.#ledger.takenBack(action.lease, this.now())
+        this.#ledger.takenBack(action.lease, this.now)
         return action.lease.takenBack()
       case "Reject":
         return action.lease.refuse(this.#refuse(action.why, this.now() - action.since))
