@@ -1,5 +1,5 @@
 /**
- * Which connection belongs to this fiber. The only file that knows `FiberRef` and the observers of fibers.
+ * Which connection belongs to this fiber. The only file that imports `FiberRef`.
  *
  * A fiber's own connection is found by the fiber itself, in a table of the pool's, as `threading.local` finds what is a
  * thread's. A `FiberRef` would have to be kept from all that it is made for: it would have to start anew in each fork, be
@@ -30,7 +30,7 @@ import { holdsNothing, type Isolation, type Result, type Row, type SessionState,
 import { type Again, checkPrevious, isAgain, judge, retry } from "./internal/attempts.js"
 import { nothingStarted, unsafeAwaiting } from "./internal/awaiting.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
-import { Lease } from "./internal/lease.js"
+import type { Lease } from "./internal/lease.js"
 import { type Origin, outside, type Turn } from "./internal/leaseModel.js"
 import { originOf } from "./internal/origin.js"
 import { analyze } from "./internal/sessionState.js"
@@ -199,25 +199,32 @@ export interface FiberConnection {
   readonly release: Effect.Effect<void>
 }
 
+/** The fibers' own leases; of one that has none now and is observed, `undefined`. */
+type Leases = Map<Fiber.RuntimeFiber<unknown, unknown>, Lease | undefined>
+
+/** What is done when the fiber ends. It knows the table alone, lest a fiber that goes on keeps every pool that it has used. */
+const ending = (leases: Leases, fiber: Fiber.RuntimeFiber<unknown, unknown>) => (): void => {
+  const lease = leases.get(fiber)
+  leases.delete(fiber)
+  lease?.release("the end of its fiber")
+}
+
 /** A connection is held for the statement of one call; the program may run the same object in several fibers. */
 const ofOneCall = (statement: Statement): Statement => ({ ...statement })
 
-/** Numbers the pools of the program, for the keys of their sessions in the context. */
-let instances = 0
+/** Numbers the pools of the program, for the keys of their sessions in the context; two copies of this module may be loaded. */
+const instances = globalValue(Symbol.for("effect-sql-pool/FiberConnection/instances"), () => ({ count: 0 }))
 
 class FiberConnectionImpl implements FiberConnection {
   // of this pool alone: another pool's session or transaction is none of its business
   readonly #place: Context.Tag<Place, Place>
   readonly #rollback: Statement
   #announcement: Announcement | undefined
-  /**
-   * The fibers' own: of each that had one and has not ended, what it has now. Found by the fiber that asks and by nothing that
-   * it hands on, so that it cannot reach another.
-   */
-  readonly #leases = new Map<Fiber.RuntimeFiber<unknown, unknown>, Lease | undefined>()
+  /** Found by the fiber that asks, and by nothing that it hands on: no other can come by it. */
+  readonly #leases: Leases = new Map()
 
   constructor(readonly pool: Pool) {
-    this.#place = Context.GenericTag<Place>(`effect-sql-pool/Place/${instances++}`)
+    this.#place = Context.GenericTag<Place>(`effect-sql-pool/Place/${instances.count++}`)
     this.#rollback = this.#statement(pool.driver.transaction.rollback)
   }
 
@@ -272,11 +279,11 @@ class FiberConnectionImpl implements FiberConnection {
       status,
       (resume) => {
         lease = this.#ownLease(fiber, statement)
-        if (lease instanceof Lease) return unsafeRun(lease, statement, turn, shape, resume, fiber)
+        if (isLease(lease)) return unsafeRun(lease, statement, turn, shape, resume, fiber)
         resume(Exit.fail(lease))
         return nothingStarted
       },
-      (error) => lease instanceof Lease ? failed(lease, error) : Effect.fail(error)
+      (error) => lease !== undefined && isLease(lease) ? failed(lease, error) : Effect.fail(error)
     )
   }
 
@@ -288,7 +295,7 @@ class FiberConnectionImpl implements FiberConnection {
   ): Effect.Effect<A, DbError | E> {
     return Effect.uninterruptibleMask((restore): Effect.Effect<A, DbError | E> => {
       const lease = this.#ownLease(fiber, statement)
-      return lease instanceof Lease ? thenUnclaim(lease, restore(use(lease))) : Effect.fail(lease)
+      return isLease(lease) ? thenUnclaim(lease, restore(use(lease))) : Effect.fail(lease)
     })
   }
 
@@ -433,13 +440,14 @@ class FiberConnectionImpl implements FiberConnection {
       rollBack,
       Effect.sync(() => {
         lease.release("db.releaseFiberConnection")
-        this.#leases.set(fiber, undefined)
+        this.#forget(fiber)
       })
     )
   })
 
   readonly abandon: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
     this.#leases.get(fiber)?.release("the end of its pool")
+    this.#forget(fiber)
     return Effect.void
   })
 
@@ -473,7 +481,7 @@ class FiberConnectionImpl implements FiberConnection {
       (statement.traits.readsPrevious ? new AffinityLost({ statement: statement.sql }) : undefined)
     // whose lease is over cannot simply take another connection
     if (unfit !== undefined) {
-      if (lease !== undefined) this.#leases.set(fiber, undefined)
+      this.#forget(fiber)
       return unfit
     }
     const fresh = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: this.#origin(fiber, statement.sql) })
@@ -501,12 +509,12 @@ class FiberConnectionImpl implements FiberConnection {
     if (before !== lease) before?.release("another lease of its fiber")
     this.#leases.set(fiber, lease)
     // runs before whoever joins the fiber goes on; nothing would catch what it throws, and `release` throws nothing
-    if (!isKnown) fiber.addObserver(() => this.#ended(fiber))
+    if (!isKnown) fiber.addObserver(ending(this.#leases, fiber))
   }
 
-  #ended(fiber: Fiber.RuntimeFiber<unknown, unknown>): void {
-    this.#leases.get(fiber)?.release("the end of its fiber")
-    this.#leases.delete(fiber)
+  /** The fiber has none from now on. */
+  #forget(fiber: Fiber.RuntimeFiber<unknown, unknown>): void {
+    if (this.#leases.get(fiber) !== undefined) this.#leases.set(fiber, undefined)
   }
 
   /** Where the fiber acquires a connection, if one that it forgets is to be found. */
@@ -556,6 +564,9 @@ class FiberConnectionImpl implements FiberConnection {
   }
 }
 
+/** Not by its class, of which there is another one where two copies of this package are loaded. */
+const isLease = (lease: Lease | DbError): lease is Lease => "state" in lease
+
 /** Runs `then` however the effect ends. What `Effect.ensuring` does, where the fiber cannot be interrupted. */
 const afterwards = <A, E, R>(effect: Effect.Effect<A, E, R>, then: Effect.Effect<void>): Effect.Effect<A, E, R> =>
   Effect.matchCauseEffect(effect, {
@@ -599,11 +610,7 @@ const endsByHand = ({ sql, traits }: Statement): Effect.Effect<never, InvalidTra
     })
   )
 
-// two copies of this module may be loaded
-const made = globalValue(
-  Symbol.for("effect-sql-pool/FiberConnection/made"),
-  () => new WeakMap<Pool, FiberConnection>()
-)
+const made = new WeakMap<Pool, FiberConnection>()
 
 /**
  * Gives every fiber its own connection of the pool. One and the same for one pool, so that databases that share a pool

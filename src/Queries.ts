@@ -231,7 +231,7 @@ const check = (
 
 /** @internal What is wrong with a text and its parameters, if anything is. */
 export const refuse = (
-  { rejectParameter }: Driver,
+  driver: Driver,
   statement: string,
   params: ReadonlyArray<unknown>,
   traits: StatementTraits,
@@ -254,7 +254,7 @@ export const refuse = (
     return new ParameterError({ statement, reason })
   }
   for (let index = 0; index < params.length; index++) {
-    const reason = rejectParameter(params[index])
+    const reason = driver.rejectParameter(params[index])
     if (reason !== undefined) {
       const which = names === undefined ? `parameter ${index + 1}` : `parameter :${names[index]}`
       return new ParameterError({ statement, reason: `${which}: ${reason}` })

@@ -146,6 +146,7 @@ const lease = (fibers: number): Promise<Arm> =>
     promises(fibers, async () => {
       const lease = pool.unsafeBorrow("connection", FiberId.none)
       if (lease.state._tag === "Waiting") await new Promise<void>((resolve) => lease.onGrant(() => resolve()))
+      if (!lease.usable) throw new Error("the pool has refused a connection")
       await microtask()
       lease.release("the bench")
     })

@@ -76,6 +76,7 @@ export const outside: Turn = { section: undefined }
 
 const writing = new Set(["INSERT", "REPLACE", "UPDATE", "DELETE"])
 const mostInsertIds = 16
+const none: ReadonlyArray<never> = []
 
 /** @internal What a lease's statements have left on its connection for a later one to read. */
 export class History {
@@ -83,23 +84,28 @@ export class History {
   statements = 0
   /** Whether one of them wrote. */
   wrote = false
-  /** The last ids that inserts gave back, the newest first. */
-  insertIds: ReadonlyArray<number | bigint> = []
+  #insertIds: Array<number | bigint> | undefined
+
+  /** The last ids that inserts gave back. */
+  get insertIds(): ReadonlyArray<number | bigint> {
+    return this.#insertIds ?? none
+  }
 
   add({ traits }: Statement, exit: Exit.Exit<Result, DbError>): void {
     this.statements++
     if (writing.has(traits.verb)) this.wrote = true
     if (Exit.isFailure(exit)) return
-    const ids = generatedIds(exit.value)
-    if (ids.length > 0) this.insertIds = [...ids, ...this.insertIds].slice(0, mostInsertIds)
+    const { all, insertId } = exit.value
+    if (all === undefined) this.#generated(insertId)
+    else for (const each of all) this.#generated(each.insertId)
+  }
+
+  #generated(id: number | bigint): void {
+    if (id === 0) return
+    const ids = this.#insertIds ??= []
+    if (ids.push(id) > mostInsertIds) ids.shift()
   }
 }
-
-/** The newest first. */
-const generatedIds = ({ all, insertId }: Result): ReadonlyArray<number | bigint> =>
-  all === undefined
-    ? insertId === 0 ? [] : [insertId]
-    : all.map((result) => result.insertId).filter((id) => id !== 0).reverse()
 
 /**
  * What is known of a transaction whose connection broke: it went with the connection, unless something inside has

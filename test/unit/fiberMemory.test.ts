@@ -18,14 +18,23 @@ const collected = Effect.promise(() =>
   )
 )
 
+const takenBack = "a connection that was taken back"
+
 const lives: ReadonlyArray<readonly [string, (f: Fixture) => Effect.Effect<unknown, unknown>]> = [
   ["a statement", (f) => f.run("SELECT id")],
   ["a statement that fails", (f) => f.run("FAIL")],
   ["a session that holds something", (f) => f.run("DIRTY")],
   ["an interruption", (f) => Effect.zipRight(f.run("SELECT id"), Effect.interrupt)],
-  ["an interrupted statement", (f) => Effect.timeout(f.run("SLEEP 10"), 0)],
+  ["an interrupted statement", (f) => f.run("SLEEP 10")],
   ["a connection that was released", (f) => Effect.zipRight(f.run("SELECT id"), f.fibers.release)],
-  ["a connection that was taken back", (f) => Effect.zipRight(f.run("SELECT id"), Effect.yieldNow())],
+  // two others want one at the same time, and there are two
+  [takenBack, (f) => {
+    const other = Effect.fork(f.run("SELECT id"))
+    return Effect.flatMap(
+      Effect.zipRight(f.run("SELECT id"), Effect.zip(other, other)),
+      ([one, two]) => Effect.zipRight(Fiber.join(one), Fiber.join(two))
+    )
+  }],
   ["a reconnect", (f) => f.fibers.reconnect],
   ["a refusal", (f) => f.run("SELECT LAST_INSERT_ID()")],
   ["a session", (f) => f.fibers.session(() => f.run("SELECT id"))],
@@ -42,8 +51,9 @@ for (const [name, life] of lives) {
           const fiber = yield* Effect.fork(life(fixture))
           fibers.push(new WeakRef(fiber))
           yield* settle
-          yield* Fiber.await(fiber)
+          yield* Fiber.interrupt(fiber)
         }
+        expect((yield* fixture.pool.snapshot).takenBack > 0).toBe(name === takenBack)
         // the last one is still in a variable
         yield* Effect.forEach([1, 2, 3], () => collected)
         expect(fibers.filter((fiber) => fiber.deref() !== undefined).length).toBeLessThanOrEqual(1)

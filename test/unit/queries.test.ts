@@ -3,6 +3,7 @@ import * as SqlStatement from "@effect/sql/Statement"
 import { describe, expect, it } from "@effect/vitest"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
@@ -257,6 +258,16 @@ describe("positional parameters", () => {
       sparse.length = 2
       expect(yield* refused("SELECT ?, ?", sparse)).toMatchObject({ _tag: "ParameterError" })
     }))
+
+  it("are checked by a driver that may be of a class, whose methods know it", () => {
+    const driver: Driver = {
+      ...driverOf("mysql"),
+      rejectParameter(value) {
+        return this === driver ? undefined : `${String(value)} is asked of nobody`
+      }
+    }
+    expect(Either.isRight(Queries.prepare(driver, "SELECT ?", [1]))).toBe(true)
+  })
 })
 
 describe("named parameters", () => {
