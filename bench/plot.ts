@@ -1,7 +1,7 @@
 /** The figures as an SVG: for each work a bar for each arm, with its spread. */
 import type { Figure, Outcome } from "./report.js"
 
-const left = 190
+const left = 215
 const width = 760
 const bar = 16
 const gap = 26
@@ -26,7 +26,11 @@ const row = (arm: string, figure: Figure, top: number, scale: number): string =>
       own ? "#3a7d44" : "#9aa5b1"
     }"/>`,
     `<path d="M${low.toFixed(1)} ${centre}H${high.toFixed(1)}" stroke="#111" stroke-width="2"/>`,
-    text(Math.round(Math.max(middle, high)) + 6, top + 12, figure.median.toPrecision(3))
+    text(
+      Math.round(Math.max(middle, high)) + 6,
+      top + 12,
+      figure.median.toLocaleString("en", { maximumSignificantDigits: 3 })
+    )
   ].join("\n")
 }
 
