@@ -49,19 +49,20 @@ export interface DbConnection extends Queries.Queries {
 export const fromLease = (fibers: FiberConnection, lease: Lease): DbConnection => {
   const { pool } = fibers
   const place = { lease, transaction: undefined }
-  return {
-    ...Queries.make({
-      driver: pool.driver,
-      run: watched(
-        pool,
-        (statement, fiber, status, shape) => fibers.unsafeRunAt(place, statement, fiber, status, shape)
-      ),
-      stream: (statement) => watchedStream(pool, statement, fibers.streamAt(place, statement), true)
-    }),
+  const queries = Queries.make({
+    driver: pool.driver,
+    run: watched(
+      pool,
+      (statement, fiber, status, shape) => fibers.unsafeRunAt(place, statement, fiber, status, shape)
+    ),
+    stream: (statement) => watchedStream(pool, statement, fibers.streamAt(place, statement), true)
+  })
+  // not spread into a literal, which takes a third of what it costs to borrow and return a connection
+  return Object.assign(queries, {
     id: lease.connection?.id ?? "",
     release: Effect.sync(() => lease.release("connection.release")),
     invalidate: Effect.sync(() => lease.invalidate("connection.invalidate"))
-  }
+  })
 }
 
 /**

@@ -16,7 +16,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import type * as FiberStatus from "effect/FiberStatus"
 import { identity } from "effect/Function"
@@ -553,7 +552,7 @@ class FiberConnectionImpl implements FiberConnection {
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiberRuntime<Lease, AcquireError>((fiber) => {
         const lease = this.pool.unsafeBorrow(kind, fiber.id(), { origin: this.#origin(fiber, what) })
-        const release = Effect.sync(() => lease.release(`the end of its scope in ${FiberId.threadName(fiber.id())}`))
+        const release = Effect.sync(() => lease.release("the end of its scope", fiber.id()))
         // the finalizer first: from here on the scope gives back whatever the lease gets
         return Effect.zipRight(
           Scope.addFinalizer(scope, release),

@@ -258,10 +258,10 @@ export class Lease {
 
   /**
    * Gives the connection back: at once when nothing runs, else when the server has stopped what does. Idempotent,
-   * synchronous, never throws.
+   * synchronous, never throws. `by` and `fiber` say what did it, and in which fiber if that is to be known.
    */
-  release(by: string): void {
-    const end: End = { _tag: "Released", by }
+  release(by: string, fiber?: FiberId.FiberId): void {
+    const end: End = { _tag: "Released", by, fiber }
     switch (this.state._tag) {
       case "Waiting": {
         if (this.node !== undefined) this.host.abandon(this.node)

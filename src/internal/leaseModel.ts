@@ -4,6 +4,7 @@
  * @internal
  */
 import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
 import {
   type AcquireError,
   ConnectionBusy,
@@ -33,7 +34,7 @@ export interface Origin {
 /** @internal Why a lease is over. */
 export type End =
   /** Given back; `by` says what did it, for the error of whoever uses it afterwards. */
-  | { readonly _tag: "Released"; readonly by: string }
+  | { readonly _tag: "Released"; readonly by: string; readonly fiber?: FiberId.FiberId | undefined }
   /** Clean and idle, and somebody else needed it. */
   | { readonly _tag: "TakenBack" }
   /** The connection broke; what its session `held` is gone with it. */
@@ -183,6 +184,10 @@ export const sectionRefusal = ({ final, section }: Turn, { sql }: Statement): Db
   return section.ended && final === undefined ? new SessionEnded({ statement: sql }) : undefined
 }
 
+/** A fiber's name is made only here: it costs as much as a statement. */
+const releaser = ({ by, fiber }: End & { readonly _tag: "Released" }): string =>
+  fiber === undefined ? by : `${by} in ${FiberId.threadName(fiber)}`
+
 /** @internal Why a statement cannot run on this lease (any more). */
 export const refusal = (
   kind: LeaseKind,
@@ -217,7 +222,7 @@ export const refusal = (
     case "Released":
       return kind === "connection"
         ? Exit.die(
-          new Error(`A connection was used after its release (released by ${state.end.by}): ${statement.sql}`)
+          new Error(`A connection was used after its release (released by ${releaser(state.end)}): ${statement.sql}`)
         )
         : Exit.fail(new SessionEnded({ statement: statement.sql }))
   }
