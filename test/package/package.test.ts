@@ -78,6 +78,7 @@ const shop = Effect.flatMap(ConnectionPool.ConnectionPool, ({ config }) => Effec
   Effect.provide(DbLayer.mysql({ url: Redacted.make("mysql://app:secret@localhost/shop"), acquireTimeout: "3 seconds" }))
 )
 
+// What the package's types have to refuse. These are the assertions: the compiler fails on one that is not needed.
 // @ts-expect-error: an option of the wrong type
 DbLayer.sqlite({ poolSize: "3" })
 // @ts-expect-error: nobody handles the error

@@ -38,8 +38,7 @@ const lives: ReadonlyArray<readonly [string, (f: Fixture) => Effect.Effect<unkno
   ["a reconnect", (f) => f.fibers.reconnect],
   ["a refusal", (f) => f.run("SELECT LAST_INSERT_ID()")],
   ["a session", (f) => f.fibers.session(() => f.run("SELECT id"))],
-  ["an explicit connection", (f) => Effect.scoped(f.fibers.connection)],
-  ["nothing at all", (f) => f.fibers.current]
+  ["an explicit connection", (f) => Effect.scoped(f.fibers.connection)]
 ]
 
 for (const [name, life] of lives) {
