@@ -27,6 +27,7 @@ import { destroyRaw, watchSize } from "./internal/mysqlProtocol.js"
 import type { RawConnection, RawQuery } from "./internal/mysqlProtocol.js"
 import { dateReader } from "./internal/mysqlRows.js"
 import { askRole, connectCharset, transactionSyntax } from "./internal/mysqlSession.js"
+import { openSocket, type SocketAddress } from "./internal/mysqlSocket.js"
 import { UnpreparableTexts } from "./internal/mysqlStatement.js"
 import type { Credentials, MysqlOptions, TlsOptions } from "./PoolConfig.js"
 
@@ -40,11 +41,16 @@ const sslOf = ({ verify = true, ...material }: TlsOptions) => ({
   verifyIdentity: verify
 })
 
+const addressOf = ({ host, port, socketPath }: MysqlSettings): SocketAddress =>
+  socketPath === undefined ? { host, port } : { path: socketPath }
+
 /** What does not change from one connect to the next; mysql2 keeps the TLS context by the identity of `ssl`. */
 const configOf = (settings: MysqlSettings) => ({
   host: settings.host,
   port: settings.port,
   ...(settings.socketPath === undefined ? {} : { socketPath: settings.socketPath }),
+  // mysql2 opens the one that is to be encrypted itself
+  ...(settings.tls === undefined ? { stream: () => openSocket(addressOf(settings)) } : {}),
   ...(settings.database === undefined ? {} : { database: settings.database }),
   ...(settings.tls === undefined ? {} : { ssl: sslOf(settings.tls) }),
   charset: "utf8mb4_unicode_ci",
