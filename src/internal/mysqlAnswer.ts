@@ -5,6 +5,7 @@
  */
 import type { Statement } from "../Driver.js"
 import type { MysqlError } from "./mysqlErrors.js"
+import { type KnownColumns, letGo } from "./mysqlPrepared.js"
 import {
   type DateReader,
   type RawConnection,
@@ -13,8 +14,7 @@ import {
   type RawStatement,
   type Reader,
   refuseFile,
-  stateChanged,
-  type Unsent
+  stateChanged
 } from "./mysqlProtocol.js"
 import type { StatementTraits } from "./sessionState.js"
 
@@ -33,22 +33,6 @@ export const preparedAs = (
   if (key === undefined) keys.set(traits, key = constructor.statementKey({ sql }))
   return _statements.get(key)
 }
-
-/** Takes a command that is not to be sent yet. */
-const collector = { addCommand: (command: RawQuery): RawQuery => command }
-
-class UnsentStatement implements Unsent {
-  readonly _connection = collector
-  constructor(readonly id: number, readonly parameters: ReadonlyArray<unknown>) {}
-}
-
-/**
- * The command that executes a prepared statement; it has not been sent.
- *
- * @internal
- */
-export const makeExecute = (prepared: RawStatement, params: ReadonlyArray<unknown>): RawQuery =>
-  prepared.execute.call(new UnsentStatement(prepared.id, prepared.parameters), params)
 
 /**
  * Who hears of a statement's answer.
@@ -91,7 +75,9 @@ export class Answer implements Reader {
     /** Reads a row's points in time. */
     readonly readDate: DateReader,
     /** Whether rows are kept for the end, or the query tells of each. */
-    readonly keepsRows: boolean
+    readonly keepsRows: boolean,
+    /** What is known of its columns, if that is kept. */
+    readonly columns: KnownColumns | undefined
   ) {}
 
   get next(): unknown {
@@ -113,8 +99,16 @@ export class Answer implements Reader {
     packet.readDateTimeString = this.readDate
     if (query.next === query.row && packet.buffer[packet.offset] === 0) return this.#row(packet, connection)
     if (packet.isError()) {
+      letGo(query)
       this.listener.refused(packet.asError(connection.clientEncoding))
       return true
+    }
+    if (this.columns !== undefined && query._resultIndex === 0) {
+      if (query.next === query.readField) {
+        this.columns.column(packet, query, connection)
+        return false
+      }
+      if (query.next === query.fieldsEOF && packet.isEOF()) return this.#columnsEnd(this.columns, packet, connection)
     }
     const begins = query.next === query.resultsetHeader
     if (begins) refuseFile(packet)
@@ -138,7 +132,16 @@ export class Answer implements Reader {
     return true
   }
 
+  #columnsEnd(columns: KnownColumns, packet: RawPacket, connection: RawConnection): boolean {
+    this.#end(packet)
+    if (columns.end(this.query)) return false
+    this.query.next = this.query.fieldsEOF(packet, connection)
+    columns.learn(this.query)
+    return false
+  }
+
   #begin(connection: RawConnection): boolean {
+    this.columns?.begin()
     // where there is no callback mysql2 throws, and ends the connection
     this.query.onResult = keep
     const over = this.query.execute(undefined, connection)
@@ -155,6 +158,7 @@ export class Answer implements Reader {
 
   #finish(): void {
     const { _fields, _localStreamError, _resultIndex, _rows } = this.query
+    letGo(this.query)
     if (_localStreamError) this.listener.refused(_localStreamError)
     else if (_resultIndex === 0) process.nextTick(deliver, this.listener, _rows[0], _fields[0])
     else process.nextTick(deliver, this.listener, _rows, _fields)

@@ -4,6 +4,7 @@
  * @internal
  */
 import type { MysqlError } from "./mysqlErrors.js"
+import type { Prepared } from "./mysqlPrepared.js"
 
 /** @internal */
 export interface RawSocket {
@@ -23,6 +24,7 @@ export interface RawPacket {
   readonly buffer: Buffer
   offset: number
   readonly end: number
+  readonly clone: () => RawPacket
   readonly isEOF: () => boolean
   readonly isError: () => boolean
   readonly eofStatusFlags: () => number
@@ -93,19 +95,34 @@ export interface Reader extends RawCommand {
  * @internal
  */
 export interface RawQuery extends Reader {
-  /** What reads a row, and the end of the rows. Answers with what reads the next packet, if one is to come. */
+  /** The values of a prepared statement's placeholders. */
+  parameters?: ReadonlyArray<unknown> | undefined
+  /** What reads a packet: a column, the end of the columns, a row or the end of the rows. Answers with what reads the next. */
+  readonly readField: (packet: RawPacket, connection: RawConnection) => unknown
+  readonly fieldsEOF: (packet: RawPacket, connection: RawConnection) => unknown
   readonly row: (packet: RawPacket, connection: RawConnection) => unknown
   /** What it has read, an entry for each result, and which of them is the last. */
-  readonly _rows: ReadonlyArray<unknown>
-  readonly _fields: ReadonlyArray<unknown>
-  readonly _resultIndex: number
+  _rows: ReadonlyArray<unknown>
+  _fields: ReadonlyArray<unknown>
+  _resultIndex: number
+  /** Of the last result: how many columns it has, they themselves, its rows, and what reads a row. */
+  readonly _fieldCount: number
+  _currentFields: ReadonlyArray<RawField> | null
+  _currentRows: ReadonlyArray<unknown> | null
+  _rowParser: unknown
   /** Why a row could not be read. */
-  readonly _localStreamError?: MysqlError | null | undefined
+  _localStreamError?: MysqlError | null | undefined
   readonly on: {
     (event: "fields", listener: (fields: ReadonlyArray<RawField> | undefined) => void): void
     (event: "result", listener: (value: RawOk | Array<unknown>) => void): void
     (event: "error", listener: () => void): void
   }
+}
+
+/** @internal */
+export interface RawParameter {
+  readonly columnType: number
+  readonly flags: number
 }
 
 /** @internal A prepared statement whose command goes to whoever is in the connection's place. */
@@ -118,7 +135,12 @@ export interface Unsent {
 /** @internal */
 export interface RawStatement {
   readonly id: number
-  readonly parameters: ReadonlyArray<unknown>
+  /** What the server has said of its placeholders. mysql2 needs of each the type and the flags, and keeps the rest. */
+  parameters: ReadonlyArray<RawParameter>
+  /** What the server has said of its rows, of which mysql2 makes no use. */
+  columns: ReadonlyArray<unknown>
+  /** What this library keeps with it. */
+  kept?: Prepared | undefined
   close: () => void
   /** Gives the command for it to the connection. */
   readonly execute: (this: Unsent, params: ReadonlyArray<unknown>) => RawQuery

@@ -9,10 +9,11 @@ import * as Exit from "effect/Exit"
 import type { DbError } from "../DbError.js"
 import { ParameterError, StatementCancelled } from "../DbError.js"
 import type { Result, Statement } from "../Driver.js"
-import { Answer, type Listener, makeExecute, preparedAs } from "./mysqlAnswer.js"
+import { Answer, type Listener, preparedAs } from "./mysqlAnswer.js"
 import type { RowCursor } from "./mysqlCursor.js"
 import type { MysqlError, Phase } from "./mysqlErrors.js"
 import { changedParameter } from "./mysqlLiterals.js"
+import { type KnownColumns, makeExecute, preparedOf } from "./mysqlPrepared.js"
 import type { DateReader, RawConnection, RawOk, RawQuery, RawStatement } from "./mysqlProtocol.js"
 import { type Fields, readReply } from "./mysqlReply.js"
 import { columnNames, rowConverter } from "./mysqlRows.js"
@@ -104,6 +105,8 @@ abstract class Execution implements Listener {
   constructor(readonly host: Host, readonly operation: Operation, readonly statement: Statement) {}
 
   protected abstract readonly keepsRows: boolean
+  /** Whether it is told of nothing before the end, so that the command may be one that was used before. */
+  protected abstract readonly reuses: boolean
   /** Asks the query to tell of more than its answer. */
   protected abstract listen(query: RawQuery): void
   abstract answered(result: unknown, fields: unknown): void
@@ -162,7 +165,9 @@ abstract class Execution implements Listener {
     if (encoded === undefined) return this.unwritten()
     this.operation.phase = "sent"
     this.host.tracker.sending(this.statement)
-    this.host.raw.addCommand(this.answerTo(makeExecute(prepared, encoded)))
+    const kept = this.reuses ? preparedOf(prepared) : undefined
+    const command = kept === undefined ? makeExecute(prepared, encoded) : kept.command(encoded)
+    this.host.raw.addCommand(this.answerTo(command, kept?.columns))
   }
 
   private encoded(): ReadonlyArray<unknown> | undefined {
@@ -185,9 +190,9 @@ abstract class Execution implements Listener {
     } else host.raw.addCommand(answer)
   }
 
-  private answerTo(query: RawQuery): Answer {
+  private answerTo(query: RawQuery, columns?: KnownColumns): Answer {
     this.listen(query)
-    return this.answer = new Answer(query, this, this.host.readDate, this.keepsRows)
+    return this.answer = new Answer(query, this, this.host.readDate, this.keepsRows, columns)
   }
 
   private sendWritten(): void {
@@ -233,6 +238,7 @@ class RunExecution extends Execution {
   protected readonly keepsRows = true
   /** Of several results each is heard of in its turn, for one that is refused ends them. */
   private readonly several: boolean
+  protected readonly reuses: boolean
 
   constructor(
     host: Host,
@@ -242,6 +248,7 @@ class RunExecution extends Execution {
   ) {
     super(host, operation, statement)
     this.several = mayGiveSeveral(statement)
+    this.reuses = !this.several
   }
 
   protected listen(query: RawQuery): void {
@@ -285,6 +292,7 @@ const mayGiveSeveral = ({ traits }: Statement): boolean => traits.statements > 1
 
 class StreamExecution extends Execution {
   protected readonly keepsRows = false
+  protected readonly reuses = false
   private choice: Fields | undefined
   private current: Fields | undefined
   private convert: RowConverter | undefined
