@@ -16,6 +16,7 @@ import {
   refuseFile,
   stateChanged
 } from "./mysqlProtocol.js"
+import { readFloat } from "./mysqlRows.js"
 import type { StatementTraits } from "./sessionState.js"
 
 const keys = new WeakMap<StatementTraits, string>()
@@ -97,6 +98,7 @@ export class Answer implements Reader {
     if (packet === undefined) return this.#begin(connection)
     // of most packets it is the one that mysql2 uses again and again; of large ones, or after a pause, another
     packet.readDateTimeString = this.readDate
+    packet.parseLengthCodedFloat = readFloat
     if (query.next === query.row && packet.buffer[packet.offset] === 0) return this.#row(packet, connection)
     if (packet.isError()) {
       letGo(query)

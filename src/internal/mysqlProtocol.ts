@@ -36,6 +36,8 @@ export interface RawPacket {
   readonly readInt32: () => number
   /** Reads a DATE, DATETIME or TIMESTAMP of a row in the binary protocol, which is text unless it is replaced. */
   readDateTimeString: DateReader
+  /** Reads a FLOAT or DOUBLE of a row in text. */
+  parseLengthCodedFloat: (this: RawPacket) => number | null
 }
 
 /** @internal */

@@ -99,6 +99,20 @@ export const dateReader = (offsetMillis: number): DateReader =>
   }
 
 /**
+ * Reads a FLOAT or DOUBLE of a row in text. mysql2 adds up the digits of one that is short, each with a rounding of its own:
+ * of one value in five hundred the last digit is another.
+ *
+ * @internal
+ */
+export const readFloat = function(this: RawPacket): number | null {
+  const length = this.readLengthCodedNumber()
+  if (length === null) return null
+  const start = this.offset
+  this.offset += length
+  return Number(this.buffer.toString("latin1", start, this.offset))
+}
+
+/**
  * How a connection's values are read: its zone, and whether a DATE is a Date at midnight in that zone and an integer
  * beyond ±2⁵³ stays text, as in the ecosystem's own client.
  *
