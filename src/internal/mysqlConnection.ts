@@ -18,14 +18,14 @@ import { endsConnection, idleLoss, mayRollBack, statementFailure } from "./mysql
 import type { Flavour, MysqlError } from "./mysqlErrors.js"
 import type { Kill, SideConnection } from "./mysqlKiller.js"
 import { writeStatement } from "./mysqlLiterals.js"
+import { Command, type Host, type Operation, type UnpreparableTexts } from "./mysqlOperation.js"
 import type { MysqlSettings } from "./mysqlOptions.js"
 import { askStatus, type Pipeline, runPipeline } from "./mysqlPipeline.js"
 import { destroyRaw } from "./mysqlProtocol.js"
 import type { DateReader, RawConnection, RawQuery } from "./mysqlProtocol.js"
 import { askRole, SessionTracker } from "./mysqlSession.js"
 import { onDisorder } from "./mysqlSeveral.js"
-import { Operation, runStatement, streamStatement } from "./mysqlStatement.js"
-import type { Host, UnpreparableTexts } from "./mysqlStatement.js"
+import { RunExecution, StreamExecution } from "./mysqlStatement.js"
 
 /**
  * What the connections of one driver have in common.
@@ -57,14 +57,12 @@ export interface Peer {
   readonly role: string | undefined
 }
 
-const nothing = (): void => {}
-
 /** @internal */
 export class MysqlConnection implements SideConnection {
   readonly id: string
   readonly server: string
   private life: "open" | "closing" | "closed" = "open"
-  private operation: Operation | undefined
+  private operation: Operation<never> | undefined
   private readonly tracker: SessionTracker
   private readonly host: Host
   private lossListener: ((error: DbError) => void) | undefined
@@ -93,7 +91,7 @@ export class MysqlConnection implements SideConnection {
       severalStatements: shared.settings.severalStatements,
       makeQuery: (sql) => shared.makeQuery(raw, sql),
       isRunning: (operation) => this.operation === operation,
-      finish: (operation, deliver) => this.finish(operation, deliver),
+      finish: (operation, exit) => this.finish(operation, exit),
       fail: (operation, error) => this.fail(operation, error)
     }
     raw.on("error", (error) => this.lose(error))
@@ -111,30 +109,30 @@ export class MysqlConnection implements SideConnection {
   }
 
   run(statement: Statement, done: (result: Exit.Exit<Result, DbError>) => void): void {
-    const operation = this.begin(statement.sql, (error) => done(Exit.fail(error)), undefined, statement)
-    if (operation !== undefined) runStatement(this.host, operation, statement, done)
+    const execution = new RunExecution(this.host, statement, done)
+    if (this.begin(execution)) execution.start()
   }
 
   stream(statement: Statement): Cursor {
     const cursor = new RowCursor(this.raw)
-    const operation = this.begin(statement.sql, (error) => cursor.finish(error), () => cursor.drain(), statement)
-    if (operation !== undefined) streamStatement(this.host, operation, statement, cursor)
+    const execution = new StreamExecution(this.host, statement, cursor)
+    if (this.begin(execution)) execution.start()
     return cursor
   }
 
   readonly ping: Effect.Effect<void, DbError> = Effect.async((resume) => {
-    const operation = this.begin("COM_PING", (error) => resume(Effect.fail(error)))
-    if (operation === undefined) return
+    const operation = new Command("COM_PING", resume)
+    if (!this.begin(operation)) return
     operation.phase = "sent"
     this.raw.ping((error) => {
       if (error) this.fail(operation, error)
-      else this.finish(operation, () => resume(Effect.void))
+      else this.finish(operation, Exit.void)
     })
   })
 
   readonly reset: Effect.Effect<void, DbError> = Effect.async((resume) => {
-    const operation = this.begin("COM_RESET_CONNECTION", (error) => resume(Effect.fail(error)))
-    if (operation === undefined) return
+    const operation = new Command("COM_RESET_CONNECTION", resume)
+    if (!this.begin(operation)) return
     if (this.tracker.databaseChanged && this.shared.settings.database === undefined) {
       return this.notRestored(
         operation,
@@ -152,7 +150,7 @@ export class MysqlConnection implements SideConnection {
       // mysql2 encodes in what it was last told that the session uses.
       this.raw.config.charsetNumber = this.charsetNumber
       this.tracker.wasReset(status)
-      this.finish(operation, () => resume(Effect.void))
+      this.finish(operation, Exit.void)
     }, (error) => this.fail(operation, error))
   })
 
@@ -166,7 +164,7 @@ export class MysqlConnection implements SideConnection {
     operation.drain()
     const isRunning = (): boolean => this.operation === operation
     const ended = Effect.async<void>((resume) => {
-      if (isRunning()) (operation.ended ??= []).push(() => resume(Effect.void))
+      if (isRunning()) (operation.waiting ??= []).push(() => resume(Effect.void))
       else resume(Effect.void)
     })
     const stillOpen = Effect.suspend(() =>
@@ -197,29 +195,23 @@ export class MysqlConnection implements SideConnection {
     if (this.unreported !== undefined) queueMicrotask(() => this.report())
   }
 
-  /** Answers with a failure at once, and `undefined`, when there is nothing to run on. */
-  private begin(
-    statement: string,
-    fail: (error: DbError) => void,
-    drain = nothing,
-    { params = [], traits }: Partial<Statement> = {}
-  ): Operation | undefined {
-    const operation = new Operation(statement, traits, params, fail, drain)
+  /** Answers with a failure at once, and false, when there is nothing to run on. */
+  private begin(operation: Operation<never>): boolean {
     this.operation = operation
-    if (this.isOpen()) return operation
+    if (this.isOpen()) return true
     this.shut()
     this.fail(operation, { message: "it was closed already" })
-    return undefined
+    return false
   }
 
-  private finish(operation: Operation, deliver: () => void): void {
+  private finish<A>(operation: Operation<A>, exit: Exit.Exit<A, DbError>): void {
     if (this.operation !== operation) return
     this.operation = undefined
-    deliver()
-    for (const listener of operation.ended ?? []) listener()
+    operation.settle(exit)
+    for (const listener of operation.waiting ?? []) listener()
   }
 
-  private fail(operation: Operation, error: MysqlError, statement = operation.statement): void {
+  private fail(operation: Operation<never>, error: MysqlError, statement = operation.text): void {
     const { flavour } = this.peer
     const { readOnlyAsked } = this.tracker
     const { params, phase, traits } = operation
@@ -229,7 +221,7 @@ export class MysqlConnection implements SideConnection {
     if (ends || failure._tag === "ConnectionLost") this.shut()
     if (phase === "sent" && traits !== undefined) this.tracker.refused()
     if (this.isOpen() && this.leavesDoubt(operation, failure, several)) return this.learnFate(operation, failure)
-    this.finish(operation, () => operation.fail(failure))
+    this.finish(operation, Exit.fail(failure))
     if (ends) this.lostIdle(error)
   }
 
@@ -237,15 +229,15 @@ export class MysqlConnection implements SideConnection {
    * A refusal does not say whether a transaction is open after it: a deadlock has undone the whole, ALTER TABLE has committed
    * it before it was refused, and of several statements one may have begun it.
    */
-  private leavesDoubt({ phase, traits }: Operation, failure: DbError, several: boolean): boolean {
+  private leavesDoubt({ phase, traits }: Operation<never>, failure: DbError, several: boolean): boolean {
     if (phase === "unsent" || traits === undefined) return false
     if (phase === "sent" && several) return true
     const mayHaveEnded = mayRollBack(failure) || (phase === "sent" && traits.mayCommit !== "never")
     return mayHaveEnded && this.tracker.state() === "transaction"
   }
 
-  private learnFate(operation: Operation, failure: DbError): void {
-    const give = (): void => this.finish(operation, () => operation.fail(failure))
+  private learnFate(operation: Operation<never>, failure: DbError): void {
+    const give = (): void => this.finish(operation, Exit.fail(failure))
     askStatus(this.raw, (status) => {
       this.tracker.rowsEnded(status)
       give()
@@ -257,9 +249,9 @@ export class MysqlConnection implements SideConnection {
   }
 
   /** What a reset cannot undo: the pool will replace the connection. */
-  private notRestored(operation: Operation, reason: string): void {
-    const error = new StatementError({ statement: operation.statement, reason })
-    this.finish(operation, () => operation.fail(error))
+  private notRestored(operation: Operation<never>, reason: string): void {
+    const error = new StatementError({ statement: operation.text, reason })
+    this.finish(operation, Exit.fail(error))
   }
 
   private lose(error: MysqlError, { report }: { readonly report: boolean } = { report: true }): void {

@@ -52,9 +52,9 @@ export class RowCursor implements Cursor {
     if (this.waiting !== undefined) this.schedule()
   }
 
-  finish(failure?: DbError): void {
+  finish(exit: Exit.Exit<void, DbError>): void {
     if (this.end !== undefined) return
-    this.end = failure === undefined ? Exit.succeed([]) : Exit.fail(failure)
+    this.end = Exit.as(exit, [])
     // whoever took the last rows may never ask for the end, and the next statement needs the socket
     this.resume()
     this.schedule()

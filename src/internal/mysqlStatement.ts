@@ -11,66 +11,19 @@ import { ParameterError, StatementCancelled } from "../DbError.js"
 import type { Result, Statement } from "../Driver.js"
 import { Answer, type Listener, preparedAs } from "./mysqlAnswer.js"
 import type { RowCursor } from "./mysqlCursor.js"
-import type { MysqlError, Phase } from "./mysqlErrors.js"
+import type { MysqlError } from "./mysqlErrors.js"
 import { changedParameter } from "./mysqlLiterals.js"
+import { type Host, Operation } from "./mysqlOperation.js"
 import { type KnownColumns, makeExecute, preparedOf } from "./mysqlPrepared.js"
-import type { DateReader, RawConnection, RawOk, RawQuery, RawStatement } from "./mysqlProtocol.js"
+import type { RawOk, RawQuery, RawStatement } from "./mysqlProtocol.js"
 import { type Fields, readReply } from "./mysqlReply.js"
 import { columnNames, rowConverter } from "./mysqlRows.js"
 import type { Reading, RowConverter } from "./mysqlRows.js"
-import type { SessionTracker } from "./mysqlSession.js"
 import { runSeveral } from "./mysqlSeveral.js"
-import type { StatementTraits } from "./sessionState.js"
-
-/**
- * What runs on a connection. A class, for V8 allocates literals as old once it has seen some survive, and an old one keeps
- * alive all that it points to, until the next full collection.
- *
- * @internal
- */
-export class Operation {
-  /** Who waits for its end; most often nobody. */
-  ended: Array<() => void> | undefined
-  phase: Phase = "unsent"
-  cancelled = false
-
-  constructor(
-    readonly statement: string,
-    /** Nothing for what is no statement of a borrower. */
-    readonly traits: StatementTraits | undefined,
-    readonly params: ReadonlyArray<unknown>,
-    readonly fail: (error: DbError) => void,
-    /** Reads and drops the rows that nobody wants any more. */
-    readonly drain: () => void
-  ) {}
-}
-
-/**
- * What a statement needs of its connection. An operation that has ended is finished and failed in vain.
- *
- * @internal
- */
-export interface Host {
-  readonly raw: RawConnection
-  readonly tracker: SessionTracker
-  readonly offsetMillis: number
-  readonly readDate: DateReader
-  readonly unpreparable: UnpreparableTexts
-  readonly encode: (params: ReadonlyArray<unknown>) => ReadonlyArray<unknown>
-  /** The connection's text with its values written in, or why they cannot be. */
-  readonly write: (statement: Statement) => Either.Either<string, ParameterError>
-  readonly severalStatements: boolean
-  /** A query that has not been sent. */
-  readonly makeQuery: (sql: string) => RawQuery
-  readonly isRunning: (operation: Operation) => boolean
-  readonly finish: (operation: Operation, deliver: () => void) => void
-  readonly fail: (operation: Operation, error: MysqlError) => void
-}
 
 const notPreparable = 1295
 const tooManyStatements = 1461
 const staleStatements: ReadonlySet<number | undefined> = new Set([1243, 1615])
-const mostUnpreparable = 500
 const forgetId = "DO LAST_INSERT_ID(0)"
 // MySQL refuses to prepare most of these, and preparing the others would cost a round trip for nothing.
 const textVerbs: ReadonlySet<string> = new Set(
@@ -78,31 +31,14 @@ const textVerbs: ReadonlySet<string> = new Set(
     .split(" ")
 )
 
-/**
- * Texts that the server has refused to prepare, so that each costs one refusal; the oldest are forgotten.
- *
- * @internal
- */
-export class UnpreparableTexts {
-  private readonly texts = new Set<string>()
-
-  has(sql: string): boolean {
-    return this.texts.has(sql)
-  }
-
-  add(sql: string): void {
-    const oldest = this.texts.values().next()
-    if (this.texts.size >= mostUnpreparable && oldest.done !== true) this.texts.delete(oldest.value)
-    this.texts.add(sql)
-  }
-}
-
-abstract class Execution implements Listener {
+abstract class Execution<A> extends Operation<A> implements Listener {
   private repeated = false
   private asText = false
   protected answer: Answer | undefined
 
-  constructor(readonly host: Host, readonly operation: Operation, readonly statement: Statement) {}
+  constructor(readonly host: Host, readonly statement: Statement) {
+    super(statement.sql, statement.traits, statement.params)
+  }
 
   protected abstract readonly keepsRows: boolean
   /** Whether it is told of nothing before the end, so that the command may be one that was used before. */
@@ -128,11 +64,11 @@ abstract class Execution implements Listener {
   }
 
   protected get isRunning(): boolean {
-    return this.host.isRunning(this.operation)
+    return this.host.isRunning(this)
   }
 
   refused(error: MysqlError): void {
-    if (this.isRunning && !this.triesAgain(error)) this.host.fail(this.operation, error)
+    if (this.isRunning && !this.triesAgain(error)) this.host.fail(this, error)
   }
 
   unwritten(): void {
@@ -142,7 +78,7 @@ abstract class Execution implements Listener {
   private prepare(): void {
     const known = preparedAs(this.host.raw, this.statement)
     if (known !== undefined) return this.execute(known)
-    this.operation.phase = "prepare"
+    this.phase = "prepare"
     this.host.raw.prepare({ sql: this.statement.sql }, (error, prepared) => {
       if (!this.isRunning) return
       if (error === null) this.execute(prepared)
@@ -153,7 +89,7 @@ abstract class Execution implements Listener {
   private execute(prepared: RawStatement): void {
     const { params, sql } = this.statement
     const expected = prepared.parameters.length
-    if (this.operation.cancelled) {
+    if (this.cancelled) {
       // The KILL may have come while nothing ran, and would not stop what is sent now.
       return this.giveUp(new StatementCancelled({ statement: sql, reason: "it was cancelled before it was executed" }))
     }
@@ -163,7 +99,7 @@ abstract class Execution implements Listener {
     }
     const encoded = this.encoded()
     if (encoded === undefined) return this.unwritten()
-    this.operation.phase = "sent"
+    this.phase = "sent"
     this.host.tracker.sending(this.statement)
     const kept = this.reuses ? preparedOf(prepared) : undefined
     const command = kept === undefined ? makeExecute(prepared, encoded) : kept.command(encoded)
@@ -181,7 +117,7 @@ abstract class Execution implements Listener {
 
   private sendText(sql = this.statement.sql): void {
     this.asText = true
-    this.operation.phase = "sent"
+    this.phase = "sent"
     this.host.tracker.sending(this.statement)
     const { host, statement } = this
     const answer = this.answerTo(host.makeQuery(sql))
@@ -208,14 +144,14 @@ abstract class Execution implements Listener {
   }
 
   private giveUp(error: DbError): void {
-    this.host.finish(this.operation, () => this.operation.fail(error))
+    this.host.finish(this, Exit.fail(error))
   }
 
   /** After refusals that mean "not like this". The server has run nothing. */
   private triesAgain({ errno }: MysqlError): boolean {
     const { raw, unpreparable } = this.host
     const { params, sql } = this.statement
-    if (this.asText || this.operation.cancelled) return false
+    if (this.asText || this.cancelled) return false
     // Only without parameters: in a text mysql2 would have to write them itself, and it quotes wrongly under
     // NO_BACKSLASH_ESCAPES and takes a ? inside a string for a placeholder.
     if (params.length === 0 && (errno === notPreparable || errno === tooManyStatements)) {
@@ -234,19 +170,19 @@ abstract class Execution implements Listener {
   }
 }
 
-class RunExecution extends Execution {
+/**
+ * A statement that is answered as a whole.
+ *
+ * @internal
+ */
+export class RunExecution extends Execution<Result> {
   protected readonly keepsRows = true
   /** Of several results each is heard of in its turn, for one that is refused ends them. */
   private readonly several: boolean
   protected readonly reuses: boolean
 
-  constructor(
-    host: Host,
-    operation: Operation,
-    statement: Statement,
-    readonly done: (result: Exit.Exit<Result, DbError>) => void
-  ) {
-    super(host, operation, statement)
+  constructor(host: Host, statement: Statement, readonly settle: (exit: Exit.Exit<Result, DbError>) => void) {
+    super(host, statement)
     this.several = mayGiveSeveral(statement)
     this.reuses = !this.several
   }
@@ -266,7 +202,7 @@ class RunExecution extends Execution {
   answered(result: unknown, fields: unknown): void {
     if (!this.isRunning) return
     const read = this.read(result, fields)
-    if (read !== undefined) this.host.finish(this.operation, () => this.done(Exit.succeed(read)))
+    if (read !== undefined) this.host.finish(this, Exit.succeed(read))
   }
 
   /** What is thrown here would be taken for an error of mysql2's. */
@@ -280,7 +216,7 @@ class RunExecution extends Execution {
       for (const ok of reply.oks) host.tracker.okReceived(statement, ok)
       return reply.result
     } catch {
-      host.fail(this.operation, senseless)
+      host.fail(this, senseless)
       return undefined
     }
   }
@@ -290,15 +226,28 @@ const senseless: MysqlError = { message: "the server's answer makes no sense", c
 
 const mayGiveSeveral = ({ traits }: Statement): boolean => traits.statements > 1 || traits.mayCommit === "unseen"
 
-class StreamExecution extends Execution {
+/**
+ * A statement whose rows are read a chunk at a time.
+ *
+ * @internal
+ */
+export class StreamExecution extends Execution<void> {
   protected readonly keepsRows = false
   protected readonly reuses = false
   private choice: Fields | undefined
   private current: Fields | undefined
   private convert: RowConverter | undefined
 
-  constructor(host: Host, operation: Operation, statement: Statement, readonly cursor: RowCursor) {
-    super(host, operation, statement)
+  constructor(host: Host, statement: Statement, readonly cursor: RowCursor) {
+    super(host, statement)
+  }
+
+  settle(exit: Exit.Exit<void, DbError>): void {
+    this.cursor.finish(exit)
+  }
+
+  override drain(): void {
+    this.cursor.drain()
   }
 
   protected listen(query: RawQuery): void {
@@ -313,7 +262,7 @@ class StreamExecution extends Execution {
   answered(): void {
     if (!this.isRunning) return
     if (this.current !== undefined) this.host.tracker.rowsEnded(this.answer?.status ?? 0)
-    this.host.finish(this.operation, () => this.cursor.finish())
+    this.host.finish(this, Exit.void)
   }
 
   /** Only the first result with rows is given; `fields` is undefined for an OK packet. */
@@ -331,15 +280,3 @@ class StreamExecution extends Execution {
     else if (this.current === this.choice) this.cursor.push(this.convert === undefined ? value : this.convert(value))
   }
 }
-
-/** @internal */
-export const runStatement = (
-  host: Host,
-  operation: Operation,
-  statement: Statement,
-  done: (result: Exit.Exit<Result, DbError>) => void
-): void => new RunExecution(host, operation, statement, done).start()
-
-/** @internal */
-export const streamStatement = (host: Host, operation: Operation, statement: Statement, cursor: RowCursor): void =>
-  new StreamExecution(host, operation, statement, cursor).start()

@@ -5,9 +5,9 @@ import { dirname, join } from "node:path"
 import { Duplex } from "node:stream"
 import type { Statement } from "../../src/Driver.js"
 import { MysqlConnection, type Shared } from "../../src/internal/mysqlConnection.js"
+import { UnpreparableTexts } from "../../src/internal/mysqlOperation.js"
 import type { RawConnection, RawQuery } from "../../src/internal/mysqlProtocol.js"
 import { dateReader } from "../../src/internal/mysqlRows.js"
-import { UnpreparableTexts } from "../../src/internal/mysqlStatement.js"
 import { analyze } from "../../src/internal/sessionState.js"
 
 // the base of mysql2's connections, which takes any stream and says no hello of its own
