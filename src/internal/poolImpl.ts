@@ -29,7 +29,8 @@ import type { Affinity, PoolConfig } from "../PoolConfig.js"
 import type { CloseReason, PoolCounters } from "../PoolStats.js"
 import type { Announcer } from "./announcer.js"
 import { changes } from "./changes.js"
-import { Lease, type LeaseHost, type Limits } from "./lease.js"
+import { Lease } from "./lease.js"
+import type { LeaseHost, Limits } from "./leaseHost.js"
 import type { Rest } from "./leaseModel.js"
 import { Ledger } from "./ledger.js"
 import * as maintenance from "./maintenance.js"
@@ -43,10 +44,12 @@ import { Timers } from "./timers.js"
 /** Milliseconds after which a connect that is under way is no reason any more to leave a fiber what it does not use. */
 const mostPatience = 1_000
 
+type Host = LeaseHost<Lease>
+
 const restOf: Record<Affinity, Rest> = { soft: "lend", strict: "keep", statement: "return" }
 
 /** @internal */
-export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
+export class PoolImpl implements Pool, Host, maintenance.Maintained {
   readonly attributes: Attributes
   listener: Pool["listener"] = undefined
   readonly #ledger: Ledger
@@ -195,27 +198,27 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
 
   readonly now = (): number => this.clock.unsafeCurrentTimeMillis()
 
-  readonly abandon: LeaseHost["abandon"] = (node) => {
+  readonly abandon: Host["abandon"] = (node) => {
     if (this.#state.abandon(node)) this.counters.abandoned++
     this.#noteQueue()
     this.announcer.changed()
     this.#reportEmpty()
   }
 
-  readonly reassign: LeaseHost["reassign"] = (slot, lease) => {
+  readonly reassign: Host["reassign"] = (slot, lease) => {
     this.#state.reassign(slot, lease)
     this.announcer.changed()
   }
 
-  readonly setLendable: LeaseHost["setLendable"] = (slot, yes, condition) =>
+  readonly setLendable: Host["setLendable"] = (slot, yes, condition) =>
     this.#do(this.#state.setLendable(slot, yes, this.now, condition))
 
-  readonly giveBack: LeaseHost["giveBack"] = (slot, condition) => {
+  readonly giveBack: Host["giveBack"] = (slot, condition) => {
     if (condition === "clean") this.counters.resetsSpared++
     this.#do(this.#state.release(slot, condition, this.now()))
   }
 
-  readonly discard: LeaseHost["discard"] = (slot, why) => {
+  readonly discard: Host["discard"] = (slot, why) => {
     if (why === "lost" && slot.state._tag === "Held") {
       const { lease, member } = slot.state
       const end = lease.state._tag === "Ended" ? lease.state.end : undefined
@@ -224,31 +227,31 @@ export class PoolImpl implements Pool, LeaseHost, maintenance.Maintained {
     this.#do(this.#state.discard(slot, why, this.now()))
   }
 
-  readonly demoted: LeaseHost["demoted"] = () => this.#do(this.#state.renewAll(this.now()))
+  readonly demoted: Host["demoted"] = () => this.#do(this.#state.renewAll(this.now()))
 
-  readonly answered: LeaseHost["answered"] = (member) => {
+  readonly answered: Host["answered"] = (member) => {
     member.usedAt = member.checkedAt = this.now()
     member.epoch = this.#state.epoch
     this.announcer.changed()
   }
 
-  readonly began: LeaseHost["began"] = () => this.announcer.changed()
+  readonly began: Host["began"] = () => this.announcer.changed()
 
-  readonly told: LeaseHost["told"] = (error) => this.#ledger.told(error)
+  readonly told: Host["told"] = (error) => this.#ledger.told(error)
 
   get limits(): Limits {
     return this.config
   }
 
-  readonly after: LeaseHost["after"] = (millis, then) => this.#timers.after(millis, then)
+  readonly after: Host["after"] = (millis, then) => this.#timers.after(millis, then)
 
-  readonly patiently: LeaseHost["patiently"] = (effect, giveUp) =>
+  readonly patiently: Host["patiently"] = (effect, giveUp) =>
     Effect.map(
       Effect.timeoutOption(Effect.interruptible(effect), this.config.cancelTimeout),
       (answered) => answered._tag === "None" ? giveUp() : undefined
     )
 
-  readonly stop: LeaseHost["stop"] = (connection, done) => {
+  readonly stop: Host["stop"] = (connection, done) => {
     this.counters.cancelled++
     this.announcer.changed()
     this.fork(maintenance.stop(this, connection, done))

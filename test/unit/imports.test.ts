@@ -25,6 +25,7 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["monitor", "PoolMonitor"],
   ["words of the state", "internal/metricTable", "internal/poolModel", "internal/leaseModel"],
   ["state", "internal/poolState"],
+  ["whom a lease deals with", "internal/leaseHost"],
   ["lease", "internal/lease"],
   ["its statements", "internal/submission"],
   ["its cursors", "internal/leaseCursor"],
