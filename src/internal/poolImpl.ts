@@ -130,7 +130,7 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
 
   readonly closeAll: Effect.Effect<DrainReport> = Effect.flatMap(this.drain, () =>
     Effect.suspend(() => {
-      const cut = Array.from(this.#state.held, (slot) =>
+      const cut = Array.from(this.#state.slots.held, (slot) =>
         slot.state._tag === "Held"
           ? `${FiberId.threadName(slot.state.lease.holder)}: ${describe(slot.state.lease)}`
           : "")
@@ -301,7 +301,7 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
   readonly leaks = (): void => {
     const now = this.now()
     const { leakDetectionThreshold } = this.config
-    for (const { state } of this.#state.held) {
+    for (const { state } of this.#state.slots.held) {
       if (state._tag !== "Held" || state.lease.reported) continue
       const { busySince = now } = state.lease
       if (now - busySince < leakDetectionThreshold) continue
@@ -367,7 +367,7 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
     const closed = new PoolClosed({ pool: this.config.name })
     const running = new Set(
       Array.from(
-        this.#state.held,
+        this.#state.slots.held,
         ({ state }) => state._tag === "Held" ? state.lease.cut(closed) : undefined
       ).filter((connection) => connection !== undefined)
     )
@@ -400,7 +400,7 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
       pool: this.config.name,
       waitedMillis,
       counts: this.#counts(),
-      held: this.#state.held,
+      held: this.#state.slots.held,
       lastFailure: this.#lastFailure,
       openedAt: this.#openedAt,
       now: this.now()
@@ -412,8 +412,8 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
   }
 
   #noteQueue(): void {
-    const { held, max, waiters } = this.#state
-    this.#ledger.queue(waiters.size, held.size, max, this.now)
+    const { max, slots, waiters } = this.#state
+    this.#ledger.queue(waiters.size, slots.held.size, max, this.now)
   }
 
   #backOffNow(): void {
@@ -448,7 +448,7 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
   }
 
   #reportEmpty(): void {
-    if (this.#state.phase === "Open" || this.#state.total > 0 || this.#state.waiters.size > 0) return
+    if (this.#state.phase === "Open" || this.#state.slots.total > 0 || this.#state.waiters.size > 0) return
     Deferred.unsafeDone(this.empty, Exit.void)
     if (this.#state.phase === "Closed" && this.#stopping === 0) this.announcer.end()
   }

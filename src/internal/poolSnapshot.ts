@@ -17,10 +17,10 @@ type State = PoolState<Connection, Lease>
 
 /** @internal `stopping` connections have left the state, and are being stopped before they are cut. */
 export const countsOf = (state: State, stopping: number): PoolCounts => ({
-  idle: state.idle.length,
-  held: state.held.size,
-  opening: state.opening.size,
-  busy: state.preparing.size + state.retiring.size + stopping,
+  idle: state.slots.idle.length,
+  held: state.slots.held.size,
+  opening: state.slots.opening.size,
+  busy: state.slots.preparing.size + state.slots.retiring.size + stopping,
   waiting: state.waiters.size,
   max: state.max
 })
@@ -32,7 +32,7 @@ const heldOf = (
   state: State
 ): Pick<PoolSnapshot, "heldClean" | "heldWithState" | "heldExplicitly" | "running"> => {
   const held = { heldClean: 0, heldWithState: 0, heldExplicitly: 0, running: 0 }
-  for (const { state: place } of state.held) {
+  for (const { state: place } of state.slots.held) {
     if (place._tag !== "Held") continue
     const { lease, member } = place
     if (lease.kind === "connection" || lease.kind === "stream") held.heldExplicitly++
@@ -58,12 +58,12 @@ export const snapshotOf = (
     phase: state.phase,
     takenAt: now,
     min,
-    lendable: state.lendable.size,
+    lendable: state.slots.lendable.size,
     oldestWaitMillis: oldest === undefined ? 0 : now - oldest.since,
     closedBy: { ...ledger.closedBy },
     lastConnectFailure: Option.fromNullable(ledger.lastConnectFailure),
     waitTimes: state.waitTimes.histogram(ledger.counters.acquiredAtOnce),
-    useTimes: state.useTimes.histogram(),
+    useTimes: state.slots.useTimes.histogram(),
     connectTimes: ledger.connectTimes.histogram()
   }
 }
@@ -71,7 +71,7 @@ export const snapshotOf = (
 /** @internal */
 export const holdersOf = (state: State, now: number): ReadonlyArray<Holder> => {
   const holders: Array<Holder> = []
-  for (const { state: place } of state.held) {
+  for (const { state: place } of state.slots.held) {
     if (place._tag !== "Held") continue
     const { lease, member, since } = place
     holders.push({

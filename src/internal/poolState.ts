@@ -16,20 +16,20 @@
  * @internal
  */
 import type { CloseReason } from "../PoolStats.js"
+import { Connector } from "./connector.js"
 import { Times } from "./histogram.js"
 import { LinkedList, type Node } from "./linkedList.js"
 import {
   type Action,
   type Condition,
-  Held,
-  Idle,
   type Member,
   type Phase,
   type Policy,
-  Slot,
+  type Slot,
   Waiter,
   type Work
 } from "./poolModel.js"
+import { Slots } from "./slots.js"
 
 const nothing: ReadonlyArray<never> = []
 
@@ -42,26 +42,11 @@ export class PoolState<C, L> {
   max: number
   /** Losses seen so far: a connection not checked since the last one is suspect. */
   epoch = 0
-  /** Whether connects may be started, a failed one is being waited out, or there was nothing left to try until somebody asks. */
-  connector: "Ready" | "BackingOff" | "GaveUp" = "Ready"
-  /** How many connects may be in flight: 1 after a failure or a pause, doubled by each success while somebody waits. */
-  window = 1
-  /** Whether the last connect failed in a way that only a change of configuration can mend: then only a waiter's wish starts another. */
-  discouraged = false
-  readonly opening = new Set<Slot<C, L>>()
-  /** Most recently used last. */
-  readonly idle: Array<Slot<C, L>> = []
-  readonly held = new Set<Slot<C, L>>()
-  readonly preparing = new Set<Slot<C, L>>()
-  readonly retiring = new Set<Slot<C, L>>()
-  /** Held, but idle and clean, and their leases allow it: longest unused first. */
-  readonly lendable = new LinkedList<Slot<C, L>>()
+  readonly connector = new Connector()
+  readonly slots = new Slots<C, L>()
   readonly waiters = new LinkedList<Waiter<L>>()
   /** From the wish until the grant, of those that waited. */
   readonly waitTimes = new Times()
-  /** From the grant until the end, through every lease of one borrower. */
-  readonly useTimes = new Times()
-  #nextId = 1
   #renewedAt = -Infinity
   #actions: Array<Action<C, L>> = []
 
@@ -69,36 +54,27 @@ export class PoolState<C, L> {
     this.max = max
   }
 
-  get total(): number {
-    return this.opening.size + this.idle.length + this.held.size + this.preparing.size + this.retiring.size
-  }
-
-  /** Whether any connection is open, so that a waiter has hope without a connect. */
-  get alive(): boolean {
-    return this.idle.length + this.held.size + this.preparing.size > 0
-  }
-
   /** How many wait beyond those for whom a connection is free, under preparation, or can be opened. */
   get surplus(): number {
-    return this.waiters.size - Math.max(0, this.max - this.held.size - this.retiring.size)
+    return this.waiters.size - Math.max(0, this.max - this.slots.held.size - this.slots.retiring.size)
   }
 
   // --- borrowing ---------------------------------------------------------------------------------------------------
 
   /** Lends an idle connection at once if that takes no preparation and overtakes nobody. */
   lend(lease: L, now: number): Slot<C, L> | undefined {
-    const slot = this.#lastIdle
+    const slot = this.slots.lastIdle
     if (slot === undefined || this.waiters.size > 0 || slot.state._tag !== "Idle") return undefined
     if (this.#expired(slot.state.member, now) || this.#suspect(slot.state.member, now)) return undefined
-    this.idle.pop()
-    this.#hold(slot, slot.state.member, lease, now)
+    this.slots.takeLastIdle()
+    this.slots.hold(slot, slot.state.member, lease, now)
     return slot
   }
 
   /** Puts a lease into the queue; it leaves it by `Grant`, by `Reject` or by `abandon`. */
   wait(lease: L, now: number, deadline: number): readonly [Node<Waiter<L>>, ReadonlyArray<Action<C, L>>] {
     const node = this.waiters.append(new Waiter(lease, now, deadline))
-    if (this.connector === "GaveUp") this.connector = "Ready"
+    this.connector.asked()
     return [node, this.#settle(now)]
   }
 
@@ -111,15 +87,14 @@ export class PoolState<C, L> {
   release(slot: Slot<C, L>, condition: Condition, now: number): ReadonlyArray<Action<C, L>> {
     if (slot.state._tag !== "Held") return nothing
     const { member } = slot.state
-    this.#unhold(slot, now)
+    this.slots.unhold(slot, now)
     // a connection that is clean was usable a moment ago, which is what `checkedAt` says
     if (condition === "clean") {
       // the common case costs neither a queue nor a list of actions
       if (
-        this.waiters.size === 0 && this.phase === "Open" && this.total < this.max && now < member.expiresAt
+        this.waiters.size === 0 && this.phase === "Open" && this.slots.total < this.max && now < member.expiresAt
       ) {
-        slot.state = new Idle(member)
-        this.idle.push(slot)
+        this.slots.rest(slot, member)
         return nothing
       }
       this.#offer(slot, member, now)
@@ -135,9 +110,9 @@ export class PoolState<C, L> {
   /** The slot is held by another lease of the same borrower from now on. */
   reassign(slot: Slot<C, L>, lease: L): void {
     if (slot.state._tag !== "Held") return
-    this.#unlend(slot)
+    this.slots.forbidLending(slot)
     const { member, since } = slot.state
-    slot.state = new Held(member, lease, since)
+    this.slots.hold(slot, member, lease, since)
   }
 
   /** The lease of a held slot is idle and holds nothing, so that it may be taken back (`yes`), or is in use. */
@@ -150,12 +125,12 @@ export class PoolState<C, L> {
   ): ReadonlyArray<Action<C, L>> {
     slot.condition = condition
     if (!yes) {
-      this.#unlend(slot)
+      this.slots.forbidLending(slot)
       return nothing
     }
     if (slot.state._tag !== "Held" || slot.lendable !== undefined) return nothing
-    slot.lendable = this.lendable.append(slot)
-    return this.waiters.size > 0 || this.phase !== "Open" || this.total > this.max ? this.#settle(now()) : nothing
+    this.slots.allowLending(slot)
+    return this.waiters.size > 0 || this.phase !== "Open" || this.slots.total > this.max ? this.#settle(now()) : nothing
   }
 
   // --- what the pool reports back ----------------------------------------------------------------------------------
@@ -175,39 +150,32 @@ export class PoolState<C, L> {
       usedAt: now,
       checkedAt: now
     }
-    this.opening.delete(slot)
-    this.connector = "Ready"
-    this.discouraged = false
-    this.window = this.waiters.size > 0 ? this.window * 2 : 1
+    this.slots.leave(slot, now)
+    this.connector.worked(this.waiters.size > 0)
     this.#offer(slot, member, now)
     return this.#settle(now)
   }
 
   /** A connect failed. `hopeless` says that trying again cannot help. */
   openFailed(slot: Slot<C, L>, hopeless: boolean, now: number): ReadonlyArray<Action<C, L>> {
-    this.opening.delete(slot)
-    slot.state = { _tag: "Gone" }
-    this.window = 1
-    this.discouraged = hopeless
+    this.slots.drop(slot, now)
+    const isFirst = this.connector.failed(hopeless)
     // the waiters of a pool that has working connections are better served by those than by an error
-    if (hopeless && !this.alive) this.#rejectAll("unreachable")
-    if (this.connector === "Ready") {
-      this.connector = "BackingOff"
-      this.#actions.push({ _tag: "BackOff" })
-    }
+    if (hopeless && !this.slots.alive) this.#rejectAll("unreachable")
+    if (isFirst) this.#actions.push({ _tag: "BackOff" })
     return this.#settle(now)
   }
 
   /** The back-off after a failed connect is over. */
   connectorReady(now: number): ReadonlyArray<Action<C, L>> {
-    this.connector = "Ready"
+    this.connector.ready()
     return this.#settle(now)
   }
 
   /** The schedule for connects has come to its end: who waits for one gets an error, and only a new wish starts another. */
   connectorGaveUp(now: number): ReadonlyArray<Action<C, L>> {
-    this.connector = "GaveUp"
-    if (!this.alive) this.#rejectAll("unreachable")
+    this.connector.giveUp()
+    if (!this.slots.alive) this.#rejectAll("unreachable")
     return this.#settle(now)
   }
 
@@ -215,7 +183,7 @@ export class PoolState<C, L> {
   prepared(slot: Slot<C, L>, now: number): ReadonlyArray<Action<C, L>> {
     if (slot.state._tag !== "Preparing") return nothing
     const { member, work } = slot.state
-    this.preparing.delete(slot)
+    this.slots.leave(slot, now)
     member.epoch = this.epoch
     member.checkedAt = now
     this.#offer(slot, member, now, work === "keepalive")
@@ -226,16 +194,15 @@ export class PoolState<C, L> {
   discard(slot: Slot<C, L>, reason: CloseReason, now: number): ReadonlyArray<Action<C, L>> {
     const state = slot.state
     if (state._tag === "Opening" || state._tag === "Gone") return nothing
-    this.#leave(slot, now)
-    slot.state = { _tag: "Gone" }
+    this.slots.drop(slot, now)
     this.#actions.push({ _tag: "Destroy", member: state.member, reason })
     return this.#settle(now)
   }
 
   /** A retiring connection is closed. */
   closed(slot: Slot<C, L>, now: number): ReadonlyArray<Action<C, L>> {
-    if (!this.retiring.delete(slot)) return nothing
-    slot.state = { _tag: "Gone" }
+    if (slot.state._tag !== "Retiring") return nothing
+    this.slots.drop(slot, now)
     return this.#settle(now)
   }
 
@@ -263,17 +230,17 @@ export class PoolState<C, L> {
 
   /** Closes what is too old or idle for too long, checks what has been idle for long, opens what `minimumIdle` asks. */
   housekeeping(now: number): ReadonlyArray<Action<C, L>> {
-    if (this.connector === "GaveUp") this.connector = "Ready"
+    this.connector.asked()
     // longest unused first, so that those are the ones to go
-    for (const slot of this.idle.slice()) {
+    for (const slot of this.slots.idle.slice()) {
       if (slot.state._tag !== "Idle") continue
       const { member } = slot.state
       if (this.#expired(member, now)) this.#retire(slot, member, ageOf(member), now)
-      else if (now - member.usedAt >= this.policy.idleTimeout && this.idle.length > this.policy.minimumIdle) {
+      else if (now - member.usedAt >= this.policy.idleTimeout && this.slots.idle.length > this.policy.minimumIdle) {
         this.#retire(slot, member, "idle", now)
       } else if (now - member.checkedAt >= this.policy.keepalive) this.#prepare(slot, member, "keepalive", now)
     }
-    for (const { value: slot } of this.lendable.nodes()) {
+    for (const { value: slot } of this.slots.lendable.nodes()) {
       if (slot.state._tag !== "Held") continue
       const { lease, member } = slot.state
       const old = this.#expired(member, now)
@@ -304,7 +271,7 @@ export class PoolState<C, L> {
     if (now - this.#renewedAt < 1_000) return nothing
     this.#renewedAt = now
     this.epoch++
-    for (const slot of [...this.idle, ...this.held, ...this.preparing]) {
+    for (const slot of [...this.slots.idle, ...this.slots.held, ...this.slots.preparing]) {
       if (slot.state._tag !== "Idle" && slot.state._tag !== "Held" && slot.state._tag !== "Preparing") continue
       const { member } = slot.state
       member.expiresAt = Math.min(member.expiresAt, now)
@@ -329,22 +296,16 @@ export class PoolState<C, L> {
   close(now: number): ReadonlyArray<Action<C, L>> {
     this.phase = "Closed"
     this.#rejectAll("closed")
-    for (const slot of [...this.held, ...this.preparing]) {
+    for (const slot of [...this.slots.held, ...this.slots.preparing]) {
       if (slot.state._tag !== "Held" && slot.state._tag !== "Preparing") continue
       const { member } = slot.state
-      this.#leave(slot, now)
-      slot.state = { _tag: "Gone" }
+      this.slots.drop(slot, now)
       this.#actions.push({ _tag: "Destroy", member, reason: "cut" })
     }
     return this.#settle(now)
   }
 
   // --- transitions -------------------------------------------------------------------------------------------------
-
-  /** The most recently used. To look for an element before the first of an array costs as much as a grant. */
-  get #lastIdle(): Slot<C, L> | undefined {
-    return this.idle.length === 0 ? undefined : this.idle[this.idle.length - 1]
-  }
 
   #expired(member: Member<C>, now: number): boolean {
     return now >= member.expiresAt
@@ -354,58 +315,13 @@ export class PoolState<C, L> {
     return member.epoch !== this.epoch || now - member.checkedAt > this.policy.validateAfter
   }
 
-  #hold(slot: Slot<C, L>, member: Member<C>, lease: L, now: number): void {
-    slot.state = new Held(member, lease, now)
-    this.held.add(slot)
-  }
-
-  #unhold(slot: Slot<C, L>, now: number): void {
-    if (this.held.delete(slot) && slot.state._tag === "Held") this.useTimes.record(now - slot.state.since)
-    this.#unlend(slot)
-  }
-
-  #unlend(slot: Slot<C, L>): void {
-    if (slot.lendable === undefined) return
-    this.lendable.remove(slot.lendable)
-    slot.lendable = undefined
-  }
-
-  /** Takes the slot out of whatever it is in. */
-  #leave(slot: Slot<C, L>, now: number): void {
-    switch (slot.state._tag) {
-      case "Opening":
-        this.opening.delete(slot)
-        return
-      case "Idle": {
-        const index = this.idle.lastIndexOf(slot)
-        if (index >= 0) this.idle.splice(index, 1)
-        return
-      }
-      case "Held":
-        this.#unhold(slot, now)
-        return
-      case "Preparing":
-        this.preparing.delete(slot)
-        return
-      case "Retiring":
-        this.retiring.delete(slot)
-        return
-      case "Gone":
-        return
-    }
-  }
-
   #prepare(slot: Slot<C, L>, member: Member<C>, work: Work, now: number): void {
-    this.#leave(slot, now)
-    slot.state = { _tag: "Preparing", member, work, since: now }
-    this.preparing.add(slot)
+    this.slots.prepare(slot, member, work, now)
     this.#actions.push({ _tag: "Prepare", slot, member, work })
   }
 
   #retire(slot: Slot<C, L>, member: Member<C>, reason: CloseReason, now: number): void {
-    this.#leave(slot, now)
-    slot.state = { _tag: "Retiring", member, reason }
-    this.retiring.add(slot)
+    this.slots.retire(slot, member, reason, now)
     this.#actions.push({ _tag: "Close", slot, member, reason })
   }
 
@@ -424,25 +340,23 @@ export class PoolState<C, L> {
     if (this.phase === "Closed") return this.#retire(slot, member, "drained", now)
     if (this.#expired(member, now)) return this.#retire(slot, member, ageOf(member), now)
     // the slot itself is in none of the sets at this moment
-    if (this.total - this.retiring.size >= this.max) return this.#retire(slot, member, "shrunk", now)
+    if (this.slots.lasting >= this.max) return this.#retire(slot, member, "shrunk", now)
     if (this.waiters.size > 0 && this.#suspect(member, now)) return this.#prepare(slot, member, "validate", now)
     const waiter = this.waiters.shift()
     if (waiter !== undefined) {
-      this.#hold(slot, member, waiter.lease, now)
+      this.slots.hold(slot, member, waiter.lease, now)
       this.waitTimes.record(now - waiter.since)
       this.#actions.push({ _tag: "Grant", lease: waiter.lease, slot, member })
       return
     }
     if (this.phase === "Draining") return this.#retire(slot, member, "drained", now)
-    slot.state = new Idle(member)
-    if (oldest) this.idle.unshift(slot)
-    else this.idle.push(slot)
+    this.slots.rest(slot, member, oldest)
   }
 
   /** Restores the invariants after an event and returns what is to be done. */
   #settle(now: number): ReadonlyArray<Action<C, L>> {
     // who waited for a connection that has just gone has nothing else to wait for
-    if (this.connector === "GaveUp" && this.waiters.size > 0 && !this.alive) this.connector = "Ready"
+    if (this.waiters.size > 0 && !this.slots.alive) this.connector.asked()
     this.#serveFromIdle(now)
     this.#shrink(now)
     this.#open(now)
@@ -456,8 +370,8 @@ export class PoolState<C, L> {
   #shrink(now: number): void {
     // in a draining pool those who wait already come first
     if (this.phase === "Draining" && this.waiters.size > 0) return
-    while (this.idle.length > 0 && (this.phase !== "Open" || this.total - this.retiring.size > this.max)) {
-      const slot = this.idle[0]
+    while (this.slots.idle.length > 0 && (this.phase !== "Open" || this.slots.lasting > this.max)) {
+      const slot = this.slots.idle[0]
       if (slot === undefined || slot.state._tag !== "Idle") return
       this.#retire(slot, slot.state.member, this.phase === "Open" ? "shrunk" : "drained", now)
     }
@@ -465,34 +379,33 @@ export class PoolState<C, L> {
 
   #serveFromIdle(now: number): void {
     // each connection under preparation will serve one of the waiters
-    while (this.waiters.size > this.preparing.size) {
-      const slot = this.#lastIdle
+    while (this.waiters.size > this.slots.preparing.size) {
+      const slot = this.slots.lastIdle
       if (slot === undefined || slot.state._tag !== "Idle") return
-      this.idle.pop()
+      this.slots.takeLastIdle()
       this.#offer(slot, slot.state.member, now)
     }
   }
 
   #open(now: number): void {
-    if (this.connector !== "Ready" || this.phase === "Closed") return
-    const spare = this.phase === "Open" && !this.discouraged ? this.policy.minimumIdle : 0
-    const wanted = this.waiters.size + spare - this.idle.length - this.preparing.size
-    if (wanted <= 0 && this.opening.size === 0) this.window = 1
-    while (this.opening.size < Math.min(wanted, this.window) && this.total < this.max) {
-      const slot = new Slot<C, L>(this.#nextId++, now)
-      this.opening.add(slot)
-      this.#actions.push({ _tag: "Open", slot })
+    if (this.phase === "Closed") return
+    const { connector, slots } = this
+    const spare = this.phase === "Open" && !connector.discouraged ? this.policy.minimumIdle : 0
+    const wanted = this.waiters.size + spare - slots.idle.length - slots.preparing.size
+    const most = connector.allowed(wanted, slots.opening.size)
+    while (slots.opening.size < most && slots.total < this.max) {
+      this.#actions.push({ _tag: "Open", slot: slots.open(now) })
     }
   }
 
   #takeBack(now: number): void {
-    while (this.lendable.size > 0 && this.#lacking(now)) {
-      const slot = this.lendable.first
+    while (this.slots.lendable.size > 0 && this.#lacking(now)) {
+      const slot = this.slots.lendable.first
       if (slot === undefined || slot.state._tag !== "Held") return
       const { lease, member } = slot.state
-      this.#unhold(slot, now)
+      this.slots.unhold(slot, now)
       this.#actions.push({ _tag: "TakeBack", lease })
-      const wanted = this.waiters.size > 0 && this.total - this.retiring.size < this.max
+      const wanted = this.waiters.size > 0 && this.slots.lasting < this.max
       if (slot.condition === "clean") this.#offer(slot, member, now)
       else if (wanted) this.#prepare(slot, member, "reset", now)
       else this.#retire(slot, member, this.phase === "Open" ? "shrunk" : "drained", now)
@@ -501,11 +414,12 @@ export class PoolState<C, L> {
 
   /** Whether a fiber has to part with a connection that it does not use at the moment. */
   #lacking(now: number): boolean {
-    if (this.phase !== "Open" || this.total - this.retiring.size > this.max) return true
+    if (this.phase !== "Open" || this.slots.lasting > this.max) return true
     // a fiber keeps its connection while a connect for the waiter is on its way, or will be started
-    const room = this.connector === "Ready" ? Math.max(0, this.max - this.total) : 0
-    if (this.waiters.size > this.opening.size + this.preparing.size + room) return true
+    const room = this.connector.state === "Ready" ? Math.max(0, this.max - this.slots.total) : 0
+    if (this.waiters.size > this.slots.opening.size + this.slots.preparing.size + room) return true
     const first = this.waiters.first
-    return first !== undefined && this.waiters.size > this.preparing.size && now - first.since >= this.policy.patience
+    return first !== undefined && this.waiters.size > this.slots.preparing.size &&
+      now - first.since >= this.policy.patience
   }
 }

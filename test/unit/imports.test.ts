@@ -24,6 +24,7 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["drawing", "internal/monitorRun"],
   ["monitor", "PoolMonitor"],
   ["words of the state", "internal/metricTable", "internal/poolModel", "internal/leaseModel"],
+  ["parts of the state", "internal/slots", "internal/connector"],
   ["state", "internal/poolState"],
   ["whom a lease deals with", "internal/leaseHost"],
   ["lease", "internal/lease"],
@@ -272,6 +273,8 @@ describe("without Effect's runtime and without I/O", () => {
   const pure = [
     "internal/poolState",
     "internal/poolModel",
+    "internal/slots",
+    "internal/connector",
     "internal/histogram",
     "internal/monitorModel",
     "internal/linkedList",

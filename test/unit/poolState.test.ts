@@ -189,7 +189,7 @@ class World {
     switch (action._tag) {
       case "Open":
         this.log.push("open")
-        ensure(!(this.backingOff && this.state.connector === "BackingOff"), "no connect while backing off")
+        ensure(!(this.backingOff && this.state.connector.state === "BackingOff"), "no connect while backing off")
         ensure(this.state.phase !== "Closed", "no connect for a closed pool")
         ensure(!this.connectFailed || this.opening.length === 0, "one connect in flight after a failure")
         this.opening.push(action.slot)
@@ -266,7 +266,7 @@ class World {
   check(totalBefore: number): void {
     const { state } = this
     this.#checkPlaces()
-    ensure(state.total <= Math.max(state.max, totalBefore), "never more than the maximum")
+    ensure(state.slots.total <= Math.max(state.max, totalBefore), "never more than the maximum")
     const queue = Array.from(state.waiters.nodes(), (node) => node.value.lease)
     ensure(same(queue, this.waiting.map(({ lease }) => lease)), "the queue is in order")
     ensure(state.waiters.size === this.waiting.length, "the queue counts its members")
@@ -275,13 +275,13 @@ class World {
     ensure(this.alarm <= earliest, "the alarm is set for every waiter")
     if (this.waiting.length > 0) this.#checkWait()
     if (state.phase !== "Open") {
-      ensure(state.lendable.size === 0, "nothing is lendable once lending is over")
+      ensure(state.slots.lendable.size === 0, "nothing is lendable once lending is over")
       // what is being prepared was promised to somebody; when that is done the idle ones go too
       const promised = this.waiting.length > 0 || this.preparing.length > 0
-      ensure(promised || state.idle.length === 0, "nothing is idle once lending is over")
+      ensure(promised || state.slots.idle.length === 0, "nothing is idle once lending is over")
     }
     if (state.phase === "Closed") {
-      const left = state.waiters.size + state.held.size + state.preparing.size + state.idle.length
+      const left = state.waiters.size + state.slots.held.size + state.slots.preparing.size + state.slots.idle.length
       ensure(left === 0, "a closed pool has nothing but what is opening or closing")
     }
   }
@@ -289,33 +289,34 @@ class World {
   /** Whoever waits has something to wait for. */
   #checkWait(): void {
     const { state } = this
-    const coming = state.opening.size + state.preparing.size
+    const coming = state.slots.opening.size + state.slots.preparing.size
     ensure(
-      state.idle.length === 0 || state.preparing.size >= this.waiting.length,
+      state.slots.idle.length === 0 || state.slots.preparing.size >= this.waiting.length,
       "idle only while each waiter has a connection under preparation"
     )
-    const due = state.connector === "Ready" ? Math.max(0, state.max - state.total) : 0
+    const due = state.connector.state === "Ready" ? Math.max(0, state.max - state.slots.total) : 0
     ensure(
-      state.lendable.size === 0 || coming + due >= this.waiting.length,
+      state.slots.lendable.size === 0 || coming + due >= this.waiting.length,
       "lendable only while each waiter has a connect on its way or due"
     )
     const longest = this.now - Math.min(...this.waiting.map(({ since }) => since))
     ensure(
-      state.lendable.size === 0 || longest < state.policy.patience || state.preparing.size >= this.waiting.length,
+      state.slots.lendable.size === 0 || longest < state.policy.patience ||
+        state.slots.preparing.size >= this.waiting.length,
       "lendable only until a waiter's patience is over"
     )
-    const stuck = coming === 0 && state.held.size === 0 && state.retiring.size === 0 && !this.backingOff
+    const stuck = coming === 0 && state.slots.held.size === 0 && state.slots.retiring.size === 0 && !this.backingOff
     ensure(!stuck, "each waiter has something to wait for")
   }
 
   #checkPlaces(): void {
     const { state } = this
     const places: ReadonlyArray<readonly [string, Iterable<Place>]> = [
-      ["Opening", state.opening],
-      ["Idle", state.idle],
-      ["Held", state.held],
-      ["Preparing", state.preparing],
-      ["Retiring", state.retiring]
+      ["Opening", state.slots.opening],
+      ["Idle", state.slots.idle],
+      ["Held", state.slots.held],
+      ["Preparing", state.slots.preparing],
+      ["Retiring", state.slots.retiring]
     ]
     const seen = new Set<Place>()
     for (const [tag, slots] of places) {
@@ -325,14 +326,14 @@ class World {
         seen.add(slot)
       }
     }
-    ensure(seen.size === state.total, "the total counts every slot")
-    ensure(same(state.opening, this.opening), "what is opening was asked for")
-    ensure(same(state.held, this.held.values()), "what is held has a holder")
-    ensure(same(state.preparing, this.preparing.map(({ slot }) => slot)), "what is prepared was asked for")
-    for (const slot of state.retiring) ensure(this.closing.includes(slot), "what retires is being closed")
+    ensure(seen.size === state.slots.total, "the total counts every slot")
+    ensure(same(state.slots.opening, this.opening), "what is opening was asked for")
+    ensure(same(state.slots.held, this.held.values()), "what is held has a holder")
+    ensure(same(state.slots.preparing, this.preparing.map(({ slot }) => slot)), "what is prepared was asked for")
+    for (const slot of state.slots.retiring) ensure(this.closing.includes(slot), "what retires is being closed")
     const connections = [...seen].map((slot) => this.connectionOf(slot)).filter((connection) => connection > 0)
     ensure(same(new Set(connections), this.open), "no connection is lost")
-    const lendable = new Set(Array.from(state.lendable.nodes(), (node) => node.value))
+    const lendable = new Set(Array.from(state.slots.lendable.nodes(), (node) => node.value))
     ensure(same(lendable, Array.from(this.lendable, (lease) => this.held.get(lease))), "lendable is what leases say")
     for (const slot of seen) ensure((slot.lendable !== undefined) === lendable.has(slot), "a slot knows its node")
   }
@@ -433,7 +434,10 @@ const happen = (world: World, [name, pick, choice]: Event): void => {
     case "broke":
       return world.broke(index(world.preparing))
     case "lose": {
-      const slot = nth([...state.idle, ...state.held, ...state.preparing, ...state.retiring], pick)
+      const slot = nth(
+        [...state.slots.idle, ...state.slots.held, ...state.slots.preparing, ...state.slots.retiring],
+        pick
+      )
       if (slot !== undefined) world.lose(slot)
       return
     }
@@ -460,7 +464,7 @@ const happen = (world: World, [name, pick, choice]: Event): void => {
 const calmDown = (world: World): void => {
   for (let round = 0; round < 500; round++) {
     const busy = world.opening.length + world.preparing.length + world.closing.length + world.held.size
-    const total = world.state.total
+    const total = world.state.slots.total
     const holder = nth(world.held.keys(), 0)
     if (world.opening.length > 0) world.opened()
     else if (world.preparing.length > 0) world.prepared()
@@ -487,7 +491,7 @@ describe("whatever happens, in whatever order", () => {
       fc.property(scenario, ({ events, max, minimumIdle, patience }) => {
         const world = new World({ ...policy, minimumIdle, patience }, max)
         for (const next of events) {
-          const total = world.state.total
+          const total = world.state.slots.total
           happen(world, next)
           world.check(total)
         }
@@ -502,8 +506,8 @@ describe("whatever happens, in whatever order", () => {
         world.perform(world.state.drain(world.now))
         calmDown(world)
         world.close()
-        world.check(world.state.total)
-        expect(world.state.total).toBe(0)
+        world.check(world.state.slots.total)
+        expect(world.state.slots.total).toBe(0)
         expect(world.open.size).toBe(0)
       }),
       { numRuns: Number(process.env["FC_RUNS"] ?? 2_000), seed: Number(process.env["FC_SEED"] ?? 20_250_101) }
@@ -683,7 +687,7 @@ describe("connecting", () => {
     world.openFailed()
     world.backedOff(true)
     world.look()
-    world.lose([...world.state.held][0] ?? expect.fail("nothing is held"))
+    world.lose([...world.state.slots.held][0] ?? expect.fail("nothing is held"))
     expect(world.look().slice(1)).toContainEqual(expect.stringMatching(`open|reject ${waiter}`))
   })
 
@@ -917,7 +921,7 @@ describe("resizing", () => {
     world.look()
     world.release(lease)
     expect(world.look()).toEqual([])
-    expect(world.state.idle.length).toBe(1)
+    expect(world.state.slots.idle.length).toBe(1)
   })
 })
 
