@@ -38,6 +38,7 @@ import { describe, refusal } from "./poolErrors.js"
 import type { Action, Member } from "./poolModel.js"
 import { countsOf, holdersOf, snapshotOf } from "./poolSnapshot.js"
 import { PoolState } from "./poolState.js"
+import { type Sleep, Sleeper } from "./sleeper.js"
 import { type Attributes, databaseAttributes } from "./spans.js"
 import { Timers } from "./timers.js"
 
@@ -59,8 +60,8 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
   #lastFailure: ConnectFailure | undefined
   #openedAt = -Infinity
   #backOff: Fiber.RuntimeFiber<void> | undefined
-  /** Rejects waiters whose time is over; sleeps until the earliest deadline it knows of. */
-  #alarm: { readonly at: number; readonly fiber: Fiber.RuntimeFiber<void> } | undefined
+  /** Rejects waiters whose time is over. */
+  readonly #alarm: Sleeper
   /** Whether the last connect failed, so that the connect schedule goes on instead of starting anew. */
   #failing = false
   /** Connections that are being stopped because the pool has ended, and then cut. */
@@ -77,10 +78,12 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
   ) {
     this.attributes = databaseAttributes(driver)
     this.#ledger = new Ledger(config.name, announcer)
-    this.#timers = new Timers(this.now, (millis, then) => {
+    const sleep: Sleep = (millis, then) => {
       const fiber = this.fork(Effect.zipRight(Effect.sleep(millis), Effect.sync(then)))
       return () => fiber.unsafeInterruptAsFork(FiberId.none)
-    })
+    }
+    this.#timers = new Timers(this.now, sleep)
+    this.#alarm = new Sleeper(this.now, sleep, () => this.#ring())
     this.#patience = Math.min(mostPatience, config.acquireTimeout / 2)
     this.#state = new PoolState({ ...config, patience: this.#patience }, config.poolSize)
   }
@@ -168,7 +171,7 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
     lease.node = node
     this.#do(actions)
     if (lease.state._tag === "Waiting") {
-      this.#setAlarm(Math.min(deadline, now + this.#patience))
+      this.#alarm.wakeBy(Math.min(deadline, now + this.#patience))
       this.#noteQueue()
     }
     return lease
@@ -433,18 +436,11 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
     }))
   }
 
-  #setAlarm(deadline: number): void {
-    if (this.#alarm !== undefined && this.#alarm.at <= deadline) return
-    this.#alarm?.fiber.unsafeInterruptAsFork(FiberId.none)
-    const ring = Effect.sync(() => {
-      this.#alarm = undefined
-      const now = this.now()
-      this.#doIfAny(this.#state.expire(now))
-      const next = this.#state.nextDeadline(now)
-      if (next !== undefined) this.#setAlarm(next)
-    })
-    const fiber = this.fork(Effect.zipRight(Effect.sleep(Math.max(0, deadline - this.now())), ring))
-    this.#alarm = { at: deadline, fiber }
+  #ring(): void {
+    const now = this.now()
+    this.#doIfAny(this.#state.expire(now))
+    const next = this.#state.nextDeadline(now)
+    if (next !== undefined) this.#alarm.wakeBy(next)
   }
 
   #reportEmpty(): void {

@@ -8,6 +8,7 @@
  * @internal
  */
 import { LinkedList } from "./linkedList.js"
+import { type Sleep, Sleeper } from "./sleeper.js"
 
 interface Timer {
   readonly due: number
@@ -19,13 +20,11 @@ interface Timer {
 export class Timers {
   /** By how long they take: those that take equally long are due in the order in which they were set. */
   readonly #lists = new Map<number, LinkedList<Timer>>()
-  #sleeper: { readonly due: number; readonly cancel: () => void } | undefined
+  readonly #sleeper: Sleeper
 
-  constructor(
-    readonly now: () => number,
-    /** Calls back after the time, unless what it returns is called first. */
-    readonly sleep: (millis: number, then: () => void) => () => void
-  ) {}
+  constructor(readonly now: () => number, sleep: Sleep) {
+    this.#sleeper = new Sleeper(now, sleep, () => this.#wake())
+  }
 
   /** Calls back after the time, unless what it returns is called first. */
   after(millis: number, ring: () => void): () => void {
@@ -34,23 +33,14 @@ export class Timers {
     if (list === undefined) this.#lists.set(millis, list = new LinkedList())
     const timer: Timer = { due, ring }
     const node = list.append(timer)
-    this.#sleepUntil(due)
+    this.#sleeper.wakeBy(due)
     return () => {
       timer.ring = undefined
       node.list?.remove(node)
     }
   }
 
-  #sleepUntil(due: number): void {
-    if (this.#sleeper !== undefined) {
-      if (this.#sleeper.due <= due) return
-      this.#sleeper.cancel()
-    }
-    this.#sleeper = { due, cancel: this.sleep(Math.max(0, due - this.now()), () => this.#wake()) }
-  }
-
   #wake(): void {
-    this.#sleeper = undefined
     const now = this.now()
     const due: Array<Timer> = []
     let next = Infinity
@@ -62,7 +52,7 @@ export class Timers {
       if (list.first === undefined) this.#lists.delete(millis)
       else next = Math.min(next, list.first.due)
     }
-    if (next !== Infinity) this.#sleepUntil(next)
+    if (next !== Infinity) this.#sleeper.wakeBy(next)
     // what they do may set and cancel others
     for (const timer of due) timer.ring?.()
   }

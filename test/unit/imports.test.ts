@@ -12,7 +12,7 @@ const root = fileURLToPath(new URL("../../src/", import.meta.url))
  */
 const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<string>]> = [
   ["errors", "DbError"],
-  ["text", "internal/sqlText", "internal/linkedList", "internal/awaiting", "internal/pulled"],
+  ["text", "internal/sqlText", "internal/linkedList", "internal/awaiting", "internal/pulled", "internal/sleeper"],
   ["turns", "internal/turns", "internal/timers"],
   ["functions", "internal/builtinFunctions"],
   ["statements", "internal/sessionState"],
