@@ -6,15 +6,13 @@
  *
  * @internal
  */
-import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
-import * as Deferred from "effect/Deferred"
+import type * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import type * as Schedule from "effect/Schedule"
-import type { DrainReport, Pool } from "../ConnectionPool.js"
+import type { Pool } from "../ConnectionPool.js"
 import {
   type AcquireError,
   type ConnectFailure,
@@ -28,13 +26,15 @@ import type { Connection, Driver } from "../Driver.js"
 import type { Affinity, PoolConfig } from "../PoolConfig.js"
 import type { CloseReason, PoolCounters } from "../PoolStats.js"
 import type { Announcer } from "./announcer.js"
+import { BackOff } from "./backOff.js"
 import { changes } from "./changes.js"
 import { Lease } from "./lease.js"
 import type { LeaseHost, Limits } from "./leaseHost.js"
 import type { Rest } from "./leaseModel.js"
 import { Ledger } from "./ledger.js"
 import * as maintenance from "./maintenance.js"
-import { describe, refusal } from "./poolErrors.js"
+import { PoolEnd } from "./poolEnd.js"
+import { refusal } from "./poolErrors.js"
 import type { Action, Member } from "./poolModel.js"
 import { countsOf, holdersOf, snapshotOf } from "./poolSnapshot.js"
 import { PoolState } from "./poolState.js"
@@ -57,23 +57,18 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
   readonly #state: PoolState<Connection, Lease>
   readonly #timers: Timers
   readonly #patience: number
-  #lastFailure: ConnectFailure | undefined
-  #openedAt = -Infinity
-  #backOff: Fiber.RuntimeFiber<void> | undefined
+  readonly #backOff: BackOff
+  readonly #end: PoolEnd
   /** Rejects waiters whose time is over. */
   readonly #alarm: Sleeper
-  /** Whether the last connect failed, so that the connect schedule goes on instead of starting anew. */
-  #failing = false
-  /** Connections that are being stopped because the pool has ended, and then cut. */
-  #stopping = 0
 
   constructor(
     readonly driver: Driver,
     readonly config: PoolConfig,
     readonly clock: Clock.Clock,
     readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>,
-    readonly empty: Deferred.Deferred<void>,
-    readonly connects: Schedule.ScheduleDriver<unknown, ConnectFailure>,
+    empty: Deferred.Deferred<void>,
+    connects: Schedule.ScheduleDriver<unknown, ConnectFailure>,
     readonly announcer: Announcer
   ) {
     this.attributes = databaseAttributes(driver)
@@ -84,8 +79,10 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
     }
     this.#timers = new Timers(this.now, sleep)
     this.#alarm = new Sleeper(this.now, sleep, () => this.#ring())
+    this.#backOff = new BackOff(connects, fork)
     this.#patience = Math.min(mostPatience, config.acquireTimeout / 2)
     this.#state = new PoolState({ ...config, patience: this.#patience }, config.poolSize)
+    this.#end = new PoolEnd(this, this.#state, (actions) => this.#do(actions), empty)
   }
 
   // --- the pool's own face -----------------------------------------------------------------------------------------
@@ -122,28 +119,13 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
 
   readonly invalidateAll: Effect.Effect<void> = Effect.sync(() => this.#state.suspectAll())
 
-  readonly drain: Effect.Effect<void> = Effect.suspend(() => {
-    this.#do(this.#state.drain(this.now()))
-    this.#reportEmpty()
-    // the pool's end runs in an uninterruptible region, where a timeout waits for what it has timed out
-    return Effect.asVoid(
-      Effect.timeoutOption(Effect.interruptible(Deferred.await(this.empty)), this.config.drainTimeout)
-    )
-  })
+  get drain(): Pool["drain"] {
+    return this.#end.drain
+  }
 
-  readonly closeAll: Effect.Effect<DrainReport> = Effect.flatMap(this.drain, () =>
-    Effect.suspend(() => {
-      const cut = Array.from(this.#state.slots.held, (slot) =>
-        slot.state._tag === "Held"
-          ? `${FiberId.threadName(slot.state.lease.holder)}: ${describe(slot.state.lease)}`
-          : "")
-      const stopped = this.#close()
-      const report: DrainReport = { cut }
-      const told = cut.length === 0
-        ? Effect.void
-        : Effect.logWarning(`Pool ${this.config.name} cut ${cut.length} connections in use: ${cut.join("; ")}`)
-      return Effect.as(Effect.zipRight(stopped, told), report)
-    }))
+  get closeAll(): Pool["closeAll"] {
+    return Effect.map(this.#end.closeAll, (cut) => ({ cut }))
+  }
 
   readonly unsafeBorrow: Pool["unsafeBorrow"] = (kind, holder, options) => {
     const { maxWaiters, name } = this.config
@@ -205,7 +187,7 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
     if (this.#state.abandon(node)) this.counters.abandoned++
     this.#noteQueue()
     this.announcer.changed()
-    this.#reportEmpty()
+    this.#end.reportEmpty()
   }
 
   readonly reassign: Host["reassign"] = (slot, lease) => {
@@ -263,9 +245,8 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
   // --- for maintenance ---------------------------------------------------------------------------------------------
 
   readonly opened: maintenance.Maintained["opened"] = (slot, connection, expiresAt) => {
-    this.#failing = false
-    this.#lastFailure = undefined
-    const now = this.#openedAt = this.now()
+    const now = this.now()
+    this.#backOff.worked(now)
     this.#ledger.opened(connection.id, slot.state._tag === "Opening" ? now - slot.state.since : 0, now)
     connection.onLost((error) => {
       // a statement's failure has said so already
@@ -280,7 +261,7 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
   }
 
   readonly openFailed: maintenance.Maintained["openFailed"] = (slot, failure) => {
-    this.#lastFailure = failure
+    this.#backOff.failed(failure)
     // one that the pool's end has cut short says nothing of the server
     if (this.#state.phase !== "Closed") this.#ledger.connectFailed(failure, this.now())
     this.#do(this.#state.openFailed(slot, !failure.isRetryable, this.now()))
@@ -333,7 +314,7 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
     for (const action of actions) this.#perform(action)
     if (actions.length > 0) this.#noteQueue()
     this.announcer.changed()
-    if (this.#state.phase !== "Open") this.#reportEmpty()
+    if (this.#state.phase !== "Open") this.#end.reportEmpty()
   }
 
   #perform(action: Action<Connection, Lease>): void {
@@ -358,36 +339,8 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
       case "Reject":
         return action.lease.refuse(this.#refuse(action.why, this.now() - action.since))
       case "BackOff":
-        return this.#backOffNow()
+        return this.#waitOut()
     }
-  }
-
-  /**
-   * Ends everything. What runs is stopped on the server first, as far as it lets itself be stopped in time: cutting its
-   * connection alone would leave it running there.
-   */
-  #close(): Effect.Effect<void> {
-    const closed = new PoolClosed({ pool: this.config.name })
-    const running = new Set(
-      Array.from(
-        this.#state.slots.held,
-        ({ state }) => state._tag === "Held" ? state.lease.cut(closed) : undefined
-      ).filter((connection) => connection !== undefined)
-    )
-    const stops = (action: Action<Connection, Lease>): boolean =>
-      action._tag === "Destroy" && running.has(action.member.connection)
-    const actions = this.#state.close(this.now())
-    this.#stopping += running.size
-    this.#do(actions.filter((action) => !stops(action)))
-    const stop = (connection: Connection) =>
-      Effect.async<void>((resume) => this.stop(connection, () => resume(Effect.void)))
-    return Effect.ensuring(
-      Effect.forEach(running, stop, { concurrency: "unbounded", discard: true }),
-      Effect.sync(() => {
-        this.#stopping -= running.size
-        this.#do(actions.filter(stops))
-      })
-    )
   }
 
   #destroy(member: Member<Connection>, reason: CloseReason): void {
@@ -404,14 +357,14 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
       waitedMillis,
       counts: this.#counts(),
       held: this.#state.slots.held,
-      lastFailure: this.#lastFailure,
-      openedAt: this.#openedAt,
+      lastFailure: this.#backOff.lastFailure,
+      openedAt: this.#backOff.openedAt,
       now: this.now()
     })
   }
 
   #counts(): PoolCounts {
-    return countsOf(this.#state, this.#stopping)
+    return countsOf(this.#state, this.#end.stopping)
   }
 
   #noteQueue(): void {
@@ -419,21 +372,13 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
     this.#ledger.queue(waiters.size, slots.held.size, max, this.now)
   }
 
-  #backOffNow(): void {
-    const failure = this.#lastFailure
-    if (failure === undefined || this.#state.phase === "Closed") return
-    const wait = Effect.zipRight(this.#failing ? Effect.void : this.connects.reset, this.connects.next(failure))
-    this.#failing = true
-    this.#backOff?.unsafeInterruptAsFork(FiberId.none)
-    this.#backOff = this.fork(Effect.matchCause(wait, {
-      onSuccess: () => this.#doIfAny(this.#state.connectorReady(this.now())),
-      // a schedule that ends, and one that dies; an interrupted one has been replaced
-      onFailure: (cause) => {
-        if (Cause.isInterruptedOnly(cause)) return
-        this.#failing = false
-        this.#do(this.#state.connectorGaveUp(this.now()))
-      }
-    }))
+  /** A failed connect, before there may be another. */
+  #waitOut(): void {
+    if (this.#state.phase === "Closed") return
+    this.#backOff.wait((again) => {
+      if (again) this.#doIfAny(this.#state.connectorReady(this.now()))
+      else this.#do(this.#state.connectorGaveUp(this.now()))
+    })
   }
 
   #ring(): void {
@@ -441,11 +386,5 @@ export class PoolImpl implements Pool, Host, maintenance.Maintained {
     this.#doIfAny(this.#state.expire(now))
     const next = this.#state.nextDeadline(now)
     if (next !== undefined) this.#alarm.wakeBy(next)
-  }
-
-  #reportEmpty(): void {
-    if (this.#state.phase === "Open" || this.#state.slots.total > 0 || this.#state.waiters.size > 0) return
-    Deferred.unsafeDone(this.empty, Exit.void)
-    if (this.#state.phase === "Closed" && this.#stopping === 0) this.announcer.end()
   }
 }

@@ -30,10 +30,10 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["lease", "internal/lease"],
   ["its statements", "internal/submission"],
   ["its cursors", "internal/leaseCursor"],
-  ["work", "internal/maintenance", "internal/poolErrors", "internal/cursorStream"],
+  ["work", "internal/maintenance", "internal/backOff", "internal/poolErrors", "internal/cursorStream"],
   ["telling", "internal/announcer"],
   ["counting", "internal/ledger", "internal/changes"],
-  ["reading off", "internal/poolSnapshot"],
+  ["reading off, and ending", "internal/poolSnapshot", "internal/poolEnd"],
   // the public face and what is behind it know each other: the face's types are the contract that the inside keeps
   ["pool", "ConnectionPool", "internal/poolImpl"],
   ["attempts", "internal/attempts", "internal/origin", "internal/watched"],
