@@ -57,7 +57,7 @@ export class Slots<C, L> {
     return slot
   }
 
-  /** A slot that has left where it was. */
+  /** A slot that has left where it was, or is held by another lease. */
   hold(slot: Slot<C, L>, member: Member<C>, lease: L, now: number): void {
     slot.state = new Held(member, lease, now)
     this.held.add(slot)
