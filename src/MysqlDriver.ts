@@ -85,7 +85,7 @@ const createConnection = (config: Config, { password, username }: Credentials): 
 /** mysql2 exports it, and its types do not tell. */
 const { createQuery } = Mysql as unknown as {
   readonly createQuery: (
-    options: { readonly sql: string },
+    sql: string,
     values: undefined,
     done: undefined,
     config: RawConnection["config"]
@@ -185,7 +185,7 @@ export const make = (options: MysqlOptions): Effect.Effect<Driver, InvalidConfig
       kill,
       unpreparable: new UnpreparableTexts(),
       readDate: dateReader(settings.offsetMillis),
-      makeQuery: (raw, sql) => createQuery({ sql }, undefined, undefined, raw.config),
+      makeQuery: (raw, sql) => createQuery(sql, undefined, undefined, raw.config),
       resetCommands: pipeline([...restoreDatabase, ...setup, ...initialSql, askRole], { reset: true }),
       encode: (params) =>
         encodeParameters(

@@ -17,7 +17,7 @@ const Base = load(inside("base/connection.js")) as {
   new(
     options: object
   ): Omit<RawConnection, "_command" | "threadId"> & { _command: unknown; _handshakePacket: unknown; threadId: number }
-  createQuery: (options: object, callback: undefined, values: undefined, config: object) => RawQuery
+  createQuery: (sql: string, callback: undefined, values: undefined, config: object) => RawQuery
 }
 const Config = load(inside("connection_config.js")) as new(options: object) => object
 
@@ -96,7 +96,7 @@ export const open = () => {
     kill: () => Effect.void,
     unpreparable: new UnpreparableTexts(),
     encode: (params: ReadonlyArray<unknown>) => params,
-    makeQuery: ({ config }: RawConnection, sql: string) => Base.createQuery({ sql }, undefined, undefined, config)
+    makeQuery: ({ config }: RawConnection, sql: string) => Base.createQuery(sql, undefined, undefined, config)
   } as unknown as Shared
   const connection = new MysqlConnection(raw as RawConnection, shared, {
     flavour: "mysql",
