@@ -26,17 +26,15 @@ import * as Stream from "effect/Stream"
 import type { Pool } from "./ConnectionPool.js"
 import { type AcquireError, AffinityLost, ConnectionLost, type DbError, InvalidTransaction } from "./DbError.js"
 import { holdsNothing, type Isolation, type Result, type Row, type SessionState, type Statement } from "./Driver.js"
-import { type Again, checkPrevious, isAgain, judge, retry } from "./internal/attempts.js"
+import { type Again, isAgain, judge, openChecked, retry, runChecked, thenUnclaim, turnOf } from "./internal/attempts.js"
 import { nothingStarted, unsafeAwaiting } from "./internal/awaiting.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import type { Lease } from "./internal/lease.js"
-import { type Origin, outside, type Turn } from "./internal/leaseModel.js"
 import { originOf } from "./internal/origin.js"
 import { analyze } from "./internal/sessionState.js"
 import { isTraced } from "./internal/spans.js"
-import { runOn, runShaped, unsafeRun } from "./internal/submission.js"
+import { runOn, unsafeRun } from "./internal/submission.js"
 import type { Section, Whole } from "./internal/turns.js"
-import { LongLived, StatementLimit } from "./PoolConfig.js"
 
 /** @internal What a transaction and everything nested in it have in common. */
 export interface TransactionWhole extends Whole {
@@ -208,9 +206,6 @@ const ending = (leases: Leases, fiber: Fiber.RuntimeFiber<unknown, unknown>) => 
   lease?.release("the end of its fiber")
 }
 
-/** A connection is held for the statement of one call; the program may run the same object in several fibers. */
-const ofOneCall = (statement: Statement): Statement => ({ ...statement })
-
 /** Numbers the pools of the program, for the keys of their sessions in the context; two copies of this module may be loaded. */
 const instances = globalValue(Symbol.for("effect-sql-pool/FiberConnection/instances"), () => ({ count: 0 }))
 
@@ -259,12 +254,12 @@ class FiberConnectionImpl implements FiberConnection {
     shape: (result: Result) => A,
     failed: (lease: Lease, error: DbError) => Effect.Effect<A, E>
   ): Effect.Effect<A, DbError | E> {
-    const limit = limitOf(fiber)
-    const turn = limit === undefined ? outside : { section: undefined, limit }
+    const turn = turnOf(fiber)
     if (statement.traits.readsPrevious || isTraced(fiber)) {
       return this.#inSteps(fiber, statement, (lease) => {
         const onFailure = (error: DbError): Effect.Effect<A, E> => failed(lease, error)
-        const onSuccess = (): Effect.Effect<A, DbError | E> => this.#runOn(lease, statement, turn, shape, onFailure)
+        const onSuccess = (): Effect.Effect<A, DbError | E> =>
+          runChecked(this.pool.driver, lease, statement, turn, shape, onFailure)
         // a tracer sees the wait
         return lease.state._tag === "Waiting"
           ? Effect.matchEffect(lease.granted(), { onFailure, onSuccess })
@@ -310,7 +305,7 @@ class FiberConnectionImpl implements FiberConnection {
       if (place !== undefined) return this.openAt(place, statement, scope)
       if (statement.traits.readsPrevious) return Effect.fail(new AffinityLost({ statement: statement.sql }))
       // nothing has been emitted before the first chunk, so that a read may begin again
-      const turn = { section: undefined, limit: limitOf(fiber) }
+      const turn = turnOf(fiber)
       const attempt = Effect.flatMap(
         this.#borrowIn(scope, "stream", statement.sql),
         (lease) => Effect.catchAll(firstChunk(lease, statement, scope, turn), (error) => judge(lease, statement, error))
@@ -322,37 +317,17 @@ class FiberConnectionImpl implements FiberConnection {
   readonly unsafeRunAt: FiberConnection["unsafeRunAt"] = ({ lease, transaction }, statement, fiber, status, shape) => {
     const refused = transaction && endsByHand(statement)
     if (refused !== undefined) return refused
-    const limit = limitOf(fiber)
-    const turn = transaction === undefined && limit === undefined ? outside : { section: transaction, limit }
-    if (statement.traits.readsPrevious) return this.#runOn(lease, statement, turn, shape, Effect.fail)
+    const turn = turnOf(fiber, transaction)
+    if (statement.traits.readsPrevious) {
+      return runChecked(this.pool.driver, lease, statement, turn, shape, Effect.fail)
+    }
     return unsafeAwaiting(fiber, status, (resume) => unsafeRun(lease, statement, turn, shape, resume, fiber))
-  }
-
-  #runOn<A, E>(
-    lease: Lease,
-    statement: Statement,
-    turn: Turn,
-    shape: (result: Result) => A,
-    onFailure: (error: DbError) => Effect.Effect<A, E>
-  ): Effect.Effect<A, DbError | E> {
-    if (!statement.traits.readsPrevious) return runShaped(lease, statement, turn, shape, onFailure)
-    const own = ofOneCall(statement)
-    const steps = Effect.matchEffect(checkPrevious(this.pool.driver, lease, own, turn), {
-      onFailure,
-      onSuccess: () => runShaped(lease, own, turn, shape, onFailure)
-    })
-    return thenUnclaim(lease, steps, own)
   }
 
   readonly openAt: FiberConnection["openAt"] = ({ lease, transaction }, statement, scope) =>
     Effect.withFiberRuntime((fiber) => {
       const refused = transaction && endsByHand(statement)
-      if (refused !== undefined) return refused
-      const turn = { section: transaction, limit: limitOf(fiber) }
-      if (!statement.traits.readsPrevious) return firstChunk(lease, statement, scope, turn)
-      const own = ofOneCall(statement)
-      const checked = checkPrevious(this.pool.driver, lease, own, turn)
-      return thenUnclaim(lease, Effect.zipRight(checked, firstChunk(lease, own, scope, turn)), own)
+      return refused ?? openChecked(this.pool.driver, lease, statement, turnOf(fiber, transaction), scope)
     })
 
   readonly streamAt: FiberConnection["streamAt"] = (place, statement) =>
@@ -455,7 +430,7 @@ class FiberConnectionImpl implements FiberConnection {
     if (this.placeOf(fiber) !== undefined) return this.pool.invalidateAll
     this.#leases.get(fiber)?.invalidate("db.reconnect")
     const fresh = Effect.uninterruptibleMask((restore) => {
-      const lease = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: this.#origin(fiber, "db.reconnect") })
+      const lease = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: originOf(this.pool, fiber, "db.reconnect") })
       this.#own(fiber, lease)
       return thenUnclaim(lease, lease.state._tag === "Ready" ? Effect.void : restore(lease.granted()))
     })
@@ -483,7 +458,7 @@ class FiberConnectionImpl implements FiberConnection {
       this.#forget(fiber)
       return unfit
     }
-    const fresh = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: this.#origin(fiber, statement.sql) })
+    const fresh = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: originOf(this.pool, fiber, statement.sql) })
     this.#own(fiber, fresh)
     return fresh
   }
@@ -516,18 +491,12 @@ class FiberConnectionImpl implements FiberConnection {
     if (this.#leases.get(fiber) !== undefined) this.#leases.set(fiber, undefined)
   }
 
-  /** Where the fiber acquires a connection, if one that it forgets is to be found. */
-  #origin(fiber: Fiber.RuntimeFiber<unknown, unknown>, what: string): Origin | undefined {
-    if (this.pool.config.leakDetectionThreshold === Infinity) return undefined
-    return Context.get(fiber.currentContext, LongLived) ? undefined : originOf(fiber, what)
-  }
-
   // --- sessions and explicit connections ---------------------------------------------------------------------------
 
   #openSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, acquireTimeout: number | undefined): Lease {
     const own = this.#leases.get(fiber)
     const clean = isFree(own)
-    const origin = this.#origin(fiber, "db.session")
+    const origin = originOf(this.pool, fiber, "db.session")
     // what the fiber's session holds goes on in this one; what is clean has to be fit for use now
     if (own !== undefined && (!clean || (own.state._tag === "Ready" && !this.pool.unsafeSuspect(own)))) {
       const session = this.pool.unsafeLease("session", fiber.id(), origin)
@@ -539,7 +508,7 @@ class FiberConnectionImpl implements FiberConnection {
 
   /** The connection stays with the fiber; whoever outlives the session has lost it. */
   #closeSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, session: Lease): void {
-    const own = this.pool.unsafeLease("fiber", fiber.id(), this.#origin(fiber, "db.session"))
+    const own = this.pool.unsafeLease("fiber", fiber.id(), originOf(this.pool, fiber, "db.session"))
     const clean = isFree(session)
     // what is clean and still being stopped would make the fiber wait
     if (!(clean && session.state._tag === "Stopping") && session.handOver(own)) return this.#own(fiber, own)
@@ -551,7 +520,7 @@ class FiberConnectionImpl implements FiberConnection {
   #borrowIn(scope: Scope.Scope, kind: "connection" | "stream", what: string): Effect.Effect<Lease, AcquireError> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiberRuntime<Lease, AcquireError>((fiber) => {
-        const lease = this.pool.unsafeBorrow(kind, fiber.id(), { origin: this.#origin(fiber, what) })
+        const lease = this.pool.unsafeBorrow(kind, fiber.id(), { origin: originOf(this.pool, fiber, what) })
         const release = Effect.sync(() => lease.release("the end of its scope", fiber.id()))
         // the finalizer first: from here on the scope gives back whatever the lease gets
         return Effect.zipRight(
@@ -573,13 +542,6 @@ const afterwards = <A, E, R>(effect: Effect.Effect<A, E, R>, then: Effect.Effect
     onFailure: (cause) => Effect.zipRight(then, Effect.failCause(cause))
   })
 
-/** However the effect ends, the lease may serve somebody else afterwards. */
-const thenUnclaim = <A, E, R>(
-  lease: Lease,
-  effect: Effect.Effect<A, E, R>,
-  statement?: Statement
-): Effect.Effect<A, E, R> => Effect.ensuring(effect, Effect.sync(() => lease.unclaim(statement)))
-
 /** Whether the lease has a connection and nothing on it that its borrower would miss. */
 const isFree = (lease: Lease | undefined): boolean =>
   lease?.connection !== undefined && holdsNothing(lease.connection.session())
@@ -596,10 +558,6 @@ const untold = (lease: Lease | undefined, statement?: string): ConnectionLost | 
   const reason = `what the fiber's session held is gone with it: ${end.error.message}`
   return new ConnectionLost({ outcome: "rolled back", reason, statement })
 }
-
-/** How long the effect that the fiber runs lets a statement run, if it says so. */
-const limitOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): number | undefined =>
-  fiber.currentContext.unsafeMap.get(StatementLimit.key) as number | undefined
 
 /** The transaction ends with its effect: a COMMIT inside would leave what follows without one, and BEGIN commits too. */
 const endsByHand = ({ sql, traits }: Statement): Effect.Effect<never, InvalidTransaction> | undefined =>

@@ -4,15 +4,20 @@
  * @internal
  */
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
 import type { Pool } from "../ConnectionPool.js"
 import { AffinityLost, type DbError } from "../DbError.js"
-import type { Driver, Statement } from "../Driver.js"
+import type { Driver, Result, Statement } from "../Driver.js"
+import { StatementLimit } from "../PoolConfig.js"
 import * as Recovery from "../Recovery.js"
+import { type FirstChunk, firstChunk } from "./cursorStream.js"
 import type { Lease } from "./lease.js"
-import type { Turn } from "./leaseModel.js"
+import { outside, type Turn } from "./leaseModel.js"
 import { analyze } from "./sessionState.js"
-import { runOn } from "./submission.js"
+import { runOn, runShaped } from "./submission.js"
+import type { Section } from "./turns.js"
 
 /** @internal A failure after which the statement may be run again, on another connection. */
 export class Again {
@@ -20,15 +25,31 @@ export class Again {
   constructor(readonly error: DbError) {}
 }
 
+/** @internal The turn of what the fiber is going to run in the section, for as long as the fiber's effect lets it. */
+export const turnOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>, section?: Section): Turn => {
+  const limit = fiber.currentContext.unsafeMap.get(StatementLimit.key) as number | undefined
+  return section === undefined && limit === undefined ? outside : { section, limit }
+}
+
+/** @internal However the effect ends, the lease may serve somebody else afterwards. */
+export const thenUnclaim = <A, E, R>(
+  lease: Lease,
+  effect: Effect.Effect<A, E, R>,
+  statement?: Statement
+): Effect.Effect<A, E, R> => Effect.ensuring(effect, Effect.sync(() => lease.unclaim(statement)))
+
+/** A connection is held for the statement of one call; the program may run the same object in several fibers. */
+const ofOneCall = (statement: Statement): Statement => ({ ...statement })
+
 /**
- * @internal Fails unless what the statement reads was left by this lease: the first statement of a lease would read what
- * the borrower before it left, and so would one for the id of an INSERT that generated none.
+ * Fails unless what the statement reads was left by this lease: the first statement of a lease would read what the
+ * borrower before it left, and so would one for the id of an INSERT that generated none.
  */
-export const checkPrevious = (
+const checkPrevious = (
   { dialect, generatedId }: Driver,
   lease: Lease,
   statement: Statement,
-  turn?: Turn
+  turn: Turn
 ): Effect.Effect<void, DbError> =>
   Effect.suspend(() => {
     const { history } = lease
@@ -41,11 +62,43 @@ export const checkPrevious = (
     if (generatedId === undefined) return Effect.void
     const question: Statement = { sql: generatedId, params: [], traits: analyze(generatedId, dialect) }
     return Effect.flatMap(
-      runOn(lease, question, { section: undefined, ...turn, holdsFor: statement }),
+      runOn(lease, question, { ...turn, holdsFor: statement }),
       // an INSERT may have been ahead of the question
       ({ rows }) => history.insertIds.some((own) => own === rows[0]?.[0]) ? Effect.void : lost
     )
   })
+
+/** @internal Runs the statement if what it reads of those before it is still there; `failed` is told of either failure. */
+export const runChecked = <A, E>(
+  driver: Driver,
+  lease: Lease,
+  statement: Statement,
+  turn: Turn,
+  shape: (result: Result) => A,
+  failed: (error: DbError) => Effect.Effect<A, E>
+): Effect.Effect<A, DbError | E> => {
+  if (!statement.traits.readsPrevious) return runShaped(lease, statement, turn, shape, failed)
+  const own = ofOneCall(statement)
+  const steps = Effect.matchEffect(checkPrevious(driver, lease, own, turn), {
+    onFailure: failed,
+    onSuccess: () => runShaped(lease, own, turn, shape, failed)
+  })
+  return thenUnclaim(lease, steps, own)
+}
+
+/** @internal The same for a cursor, whose first chunk is read. */
+export const openChecked = (
+  driver: Driver,
+  lease: Lease,
+  statement: Statement,
+  turn: Turn,
+  scope: Scope.Scope
+): Effect.Effect<FirstChunk, DbError> => {
+  if (!statement.traits.readsPrevious) return firstChunk(lease, statement, scope, turn)
+  const own = ofOneCall(statement)
+  const steps = Effect.zipRight(checkPrevious(driver, lease, own, turn), firstChunk(lease, own, scope, turn))
+  return thenUnclaim(lease, steps, own)
+}
 
 /**
  * @internal Whether the failure has ended the lease, and another connection would do as well; `heldNothing` when that is

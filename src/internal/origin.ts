@@ -10,6 +10,8 @@ import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
+import type { Pool } from "../ConnectionPool.js"
+import { LongLived } from "../PoolConfig.js"
 import type { Origin } from "./leaseModel.js"
 
 /** A call of this library by the program. */
@@ -65,8 +67,12 @@ const spansOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): ReadonlyArray<str
   return names
 }
 
-/** @internal Where the fiber is about to acquire a connection; `what` for when no call is remembered. */
-export const originOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>, what: string): Origin => {
+/**
+ * @internal Where the fiber is about to acquire a connection, if one that it forgets is to be found; `what` for when no
+ * call is remembered.
+ */
+export const originOf = (pool: Pool, fiber: Fiber.RuntimeFiber<unknown, unknown>, what: string): Origin | undefined => {
+  if (pool.config.leakDetectionThreshold === Infinity || Context.get(fiber.currentContext, LongLived)) return undefined
   const call = Context.get(fiber.currentContext, CurrentCall)
   const spans = spansOf(fiber)
   return {
