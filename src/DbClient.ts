@@ -47,7 +47,9 @@ import type { Pool } from "./ConnectionPool.js"
 import type { DbError } from "./DbError.js"
 import type * as Driver from "./Driver.js"
 import * as FiberConnection from "./FiberConnection.js"
+import { streamAt, unsafeRunAt } from "./internal/atPlace.js"
 import { callsFor } from "./internal/origin.js"
+import type { Place } from "./internal/place.js"
 import { analyze } from "./internal/sessionState.js"
 import { untraced } from "./internal/untraced.js"
 import { heard, watchedStream } from "./internal/watched.js"
@@ -128,7 +130,7 @@ const hasRows = ({ columns }: Driver.Result): boolean => columns.length > 0
 class ClientConnection implements Connection {
   constructor(
     readonly fibers: FiberConnection.FiberConnection,
-    readonly place: FiberConnection.Place | undefined
+    readonly place: Place | undefined
   ) {}
 
   readonly execute: Connection["execute"] = (sql, params, transformRows) =>
@@ -157,12 +159,7 @@ class ClientConnection implements Connection {
       Effect.suspend(() => Queries.sendable(this.#statement(sql, params, false))),
       (statement) =>
         Stream.mapChunks(
-          watchedStream(
-            this.fibers.pool,
-            statement,
-            this.place === undefined ? this.fibers.stream(statement) : this.fibers.streamAt(this.place, statement),
-            false
-          ),
+          watchedStream(this.fibers.pool, statement, this.#stream(statement), false),
           (chunk) => {
             const records = Chunk.map(chunk, ({ columns, row }) => Queries.toRecord(columns, row))
             return transformRows === undefined
@@ -203,7 +200,13 @@ class ClientConnection implements Connection {
   readonly #send: FiberConnection.FiberConnection["unsafeRun"] = (statement, fiber, status, shape) =>
     this.place === undefined
       ? this.fibers.unsafeRun(statement, fiber, status, shape)
-      : this.fibers.unsafeRunAt(this.place, statement, fiber, status, shape)
+      : unsafeRunAt(this.fibers.pool.driver, this.place, statement, fiber, status, shape)
+
+  #stream(statement: Driver.Statement): FiberConnection.RowStream {
+    return this.place === undefined
+      ? this.fibers.stream(statement)
+      : streamAt(this.fibers.pool.driver, this.place, statement)
+  }
 
   #header(result: Driver.Result): object {
     return headerOf(result, this.fibers.pool.driver.dialect)
@@ -223,7 +226,7 @@ class ClientConnection implements Connection {
 const placeIn = (
   fibers: FiberConnection.FiberConnection,
   context: Context.Context<never>
-): FiberConnection.Place | undefined => {
+): Place | undefined => {
   const found = context.unsafeMap.get(SqlClient.TransactionConnection.key) as
     | Context.Tag.Service<typeof SqlClient.TransactionConnection>
     | undefined
@@ -252,7 +255,7 @@ const makeWithTransaction = (
           Effect.provideService(effect, Tracer.ParentSpan, span),
           (error) => new Inside(error)
         )
-        const nested = fibers.placeOf(fiber)?.transaction !== undefined
+        const nested = fibers.places.of(fiber)?.transaction !== undefined
         return Transaction.run(fibers, body).pipe(
           Effect.onExit((exit) =>
             Effect.sync(() => {
@@ -291,7 +294,7 @@ const makeWith = <More extends object>(
   Effect.map(Reactivity.Reactivity, (reactivity) => {
     const fibers = FiberConnection.make(pool)
     // a batch of a resolver runs in a fiber that knows the transaction by this tag alone
-    fibers.announce({
+    fibers.places.announce({
       add: (context, place) =>
         place.transaction === undefined
           ? context

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { AcquireError } from "./DbError.js"
 import type { FiberConnection } from "./FiberConnection.js"
+import { streamAt, unsafeRunAt } from "./internal/atPlace.js"
 import type { Lease } from "./internal/lease.js"
 import { watched, watchedStream } from "./internal/watched.js"
 import * as Queries from "./Queries.js"
@@ -53,9 +54,9 @@ export const fromLease = (fibers: FiberConnection, lease: Lease): DbConnection =
     driver: pool.driver,
     run: watched(
       pool,
-      (statement, fiber, status, shape) => fibers.unsafeRunAt(place, statement, fiber, status, shape)
+      (statement, fiber, status, shape) => unsafeRunAt(pool.driver, place, statement, fiber, status, shape)
     ),
-    stream: (statement) => watchedStream(pool, statement, fibers.streamAt(place, statement), true)
+    stream: (statement) => watchedStream(pool, statement, streamAt(pool.driver, place, statement), true)
   })
   // not spread into a literal, which takes a third of what it costs to borrow and return a connection
   return Object.assign(queries, {

@@ -1,85 +1,43 @@
 /**
- * Which connection belongs to this fiber. The only file that imports `FiberRef`.
+ * Which connection belongs to this fiber.
  *
  * A fiber's own connection is found by the fiber itself, in a table of the pool's, as `threading.local` finds what is a
  * thread's. A `FiberRef` would have to be kept from all that it is made for: it would have to start anew in each fork, be
  * lost at each join, and be disbelieved where finalizers, memoized layers and `setFiberRefs` bring it; and to set it costs each
  * fiber a copy of all its FiberRefs. An observer gives the connection back when the fiber ends, however it ends.
  *
- * What a fiber forked inside `db.session` shares with its parents is the session's place, found in
- * the context, a `FiberRef` that forks inherit.
- *
  * @module
  * @since 0.1.0
  */
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import * as FiberRef from "effect/FiberRef"
 import type * as FiberStatus from "effect/FiberStatus"
 import { identity } from "effect/Function"
-import { globalValue } from "effect/GlobalValue"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import type { Pool } from "./ConnectionPool.js"
-import { type AcquireError, AffinityLost, ConnectionLost, type DbError, InvalidTransaction } from "./DbError.js"
-import { holdsNothing, type Isolation, type Result, type Row, type SessionState, type Statement } from "./Driver.js"
-import { type Again, isAgain, judge, openChecked, retry, runChecked, thenUnclaim, turnOf } from "./internal/attempts.js"
+import { type AcquireError, AffinityLost, ConnectionLost, type DbError } from "./DbError.js"
+import { holdsNothing, type Result, type Row, type SessionState, type Statement } from "./Driver.js"
+import { openAt, unsafeRunAt } from "./internal/atPlace.js"
+import { type Again, isAgain, judge, retry, runChecked, thenUnclaim, turnOf } from "./internal/attempts.js"
 import { nothingStarted, unsafeAwaiting } from "./internal/awaiting.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import type { Lease } from "./internal/lease.js"
 import { originOf } from "./internal/origin.js"
+import { type Place, Places } from "./internal/place.js"
 import { analyze } from "./internal/sessionState.js"
 import { isTraced } from "./internal/spans.js"
 import { runOn, unsafeRun } from "./internal/submission.js"
-import type { Section, Whole } from "./internal/turns.js"
-
-/** @internal What a transaction and everything nested in it have in common. */
-export interface TransactionWhole extends Whole {
-  /** The number of its next savepoint. */
-  nextSavepoint: number
-  /** What the outermost was opened with. */
-  readonly isolation: Isolation | undefined
-  readonly readOnly: boolean
-}
-
-/** @internal A transaction that an effect runs in, or one nested in it: it has its connection for itself until it ends. */
-export interface TransactionScope extends Section {
-  readonly whole: TransactionWhole
-  /** How many are around it. */
-  readonly depth: number
-}
-
-/** @internal Where statements run that share a connection: on whose, and in which transaction. */
-export interface Place {
-  readonly lease: Lease
-  readonly transaction: TransactionScope | undefined
-}
 
 /** @internal Runs an effect as interruptible as the region around was; its fiber itself is uninterruptible. */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-
-/**
- * @internal What `Effect.provide` would do in many more steps. The fiber has to be taken back, however it ends there, where it
- * cannot be interrupted.
- */
-export interface Way {
-  readonly there: Effect.Effect<void>
-  readonly back: Effect.Effect<void>
-}
 
 /** @internal */
 export interface SessionOptions {
   /** How long to wait for a connection, in milliseconds. Default: the pool's. */
   readonly acquireTimeout?: number | undefined
-}
-
-/** @internal How a place is told to code that knows nothing of places. */
-export interface Announcement {
-  readonly add: (context: Context.Context<never>, place: Place) => Context.Context<never>
-  readonly find: (context: Context.Context<never>) => Place | undefined
 }
 
 /**
@@ -125,15 +83,8 @@ export interface CurrentConnection {
 export interface FiberConnection {
   /** The pool whose connections they are. */
   readonly pool: Pool
-  /** @internal The place of this pool that the fiber's context names. */
-  readonly placeOf: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => Place | undefined
-  /** @internal The way from where the fiber is to the place; what it forks there is there too. */
-  readonly unsafeWay: (fiber: Fiber.RuntimeFiber<unknown, unknown>, place: Place) => Way
-  /**
-   * @internal Has {@link unsafeWay} add to the context what others look for there, and {@link placeOf} look for it too, since others
-   * hand on only what they know. The first to say so is heard.
-   */
-  readonly announce: (announcement: Announcement) => void
+  /** @internal Where fibers are that share a connection of the pool. */
+  readonly places: Places
   /** @internal Whether the fiber has something on its connection, or shares one, that another connection would not have. */
   readonly isBound: (fiber: Fiber.RuntimeFiber<unknown, unknown>) => boolean
   /**
@@ -153,21 +104,6 @@ export interface FiberConnection {
    * own, except in a session.
    */
   readonly stream: (statement: Statement) => RowStream
-  /**
-   * @internal Runs a statement at a place, for the fiber that is going to run it right away. Nothing is retried: what the
-   * session holds would be lost.
-   */
-  readonly unsafeRunAt: <A>(
-    place: Place,
-    statement: Statement,
-    fiber: Fiber.RuntimeFiber<unknown, unknown>,
-    status: FiberStatus.Running,
-    shape: (result: Result) => A
-  ) => Effect.Effect<A, DbError>
-  /** @internal Opens a cursor at a place and reads its first chunk. */
-  readonly openAt: (place: Place, statement: Statement, scope: Scope.Scope) => Effect.Effect<FirstChunk, DbError>
-  /** @internal The rows of a statement at a place. */
-  readonly streamAt: (place: Place, statement: Statement) => RowStream
   /** @internal One connection for the effect and everything it forks, one statement at a time; a session inside joins it. */
   readonly session: <A, E, R>(
     use: (place: Place) => Effect.Effect<A, E, R>,
@@ -206,19 +142,13 @@ const ending = (leases: Leases, fiber: Fiber.RuntimeFiber<unknown, unknown>) => 
   lease?.release("the end of its fiber")
 }
 
-/** Numbers the pools of the program, for the keys of their sessions in the context; two copies of this module may be loaded. */
-const instances = globalValue(Symbol.for("effect-sql-pool/FiberConnection/instances"), () => ({ count: 0 }))
-
 class FiberConnectionImpl implements FiberConnection {
-  // of this pool alone: another pool's session or transaction is none of its business
-  readonly #place: Context.Tag<Place, Place>
+  readonly places = new Places()
   readonly #rollback: Statement
-  #announcement: Announcement | undefined
   /** Found by the fiber that asks, and by nothing that it hands on: no other can come by it. */
   readonly #leases: Leases = new Map()
 
   constructor(readonly pool: Pool) {
-    this.#place = Context.GenericTag<Place>(`effect-sql-pool/Place/${instances.count++}`)
     this.#rollback = this.#statement(pool.driver.transaction.rollback)
   }
 
@@ -226,8 +156,8 @@ class FiberConnectionImpl implements FiberConnection {
     Effect.withFiberRuntime((fiber, status) => this.unsafeRun(statement, fiber, status, identity))
 
   readonly unsafeRun: FiberConnection["unsafeRun"] = (statement, fiber, status, shape) => {
-    const place = this.placeOf(fiber)
-    if (place !== undefined) return this.unsafeRunAt(place, statement, fiber, status, shape)
+    const place = this.places.of(fiber)
+    if (place !== undefined) return unsafeRunAt(this.pool.driver, place, statement, fiber, status, shape)
     return this.#runOwn(fiber, status, statement, shape)
   }
 
@@ -293,16 +223,12 @@ class FiberConnectionImpl implements FiberConnection {
     })
   }
 
-  readonly stream: FiberConnection["stream"] = (statement) =>
-    Stream.unwrapScoped(Effect.map(
-      Effect.flatMap(Effect.scope, (scope) => this.#openStream(statement, scope)),
-      rowsOf
-    ))
+  readonly stream: FiberConnection["stream"] = (statement) => rowsOf((scope) => this.#openStream(statement, scope))
 
   #openStream(statement: Statement, scope: Scope.Scope): Effect.Effect<FirstChunk, DbError> {
     return Effect.withFiberRuntime<FirstChunk, DbError>((fiber) => {
-      const place = this.placeOf(fiber)
-      if (place !== undefined) return this.openAt(place, statement, scope)
+      const place = this.places.of(fiber)
+      if (place !== undefined) return openAt(this.pool.driver, place, statement, scope)
       if (statement.traits.readsPrevious) return Effect.fail(new AffinityLost({ statement: statement.sql }))
       // nothing has been emitted before the first chunk, so that a read may begin again
       const turn = turnOf(fiber)
@@ -314,48 +240,11 @@ class FiberConnectionImpl implements FiberConnection {
     })
   }
 
-  readonly unsafeRunAt: FiberConnection["unsafeRunAt"] = ({ lease, transaction }, statement, fiber, status, shape) => {
-    const refused = transaction && endsByHand(statement)
-    if (refused !== undefined) return refused
-    const turn = turnOf(fiber, transaction)
-    if (statement.traits.readsPrevious) {
-      return runChecked(this.pool.driver, lease, statement, turn, shape, Effect.fail)
-    }
-    return unsafeAwaiting(fiber, status, (resume) => unsafeRun(lease, statement, turn, shape, resume, fiber))
-  }
-
-  readonly openAt: FiberConnection["openAt"] = ({ lease, transaction }, statement, scope) =>
-    Effect.withFiberRuntime((fiber) => {
-      const refused = transaction && endsByHand(statement)
-      return refused ?? openChecked(this.pool.driver, lease, statement, turnOf(fiber, transaction), scope)
-    })
-
-  readonly streamAt: FiberConnection["streamAt"] = (place, statement) =>
-    Stream.unwrapScoped(Effect.map(
-      Effect.flatMap(Effect.scope, (scope) => this.openAt(place, statement, scope)),
-      rowsOf
-    ))
-
-  readonly placeOf: FiberConnection["placeOf"] = ({ currentContext }) =>
-    this.#announcement?.find(currentContext) ?? (currentContext.unsafeMap.get(this.#place.key) as Place | undefined)
-
   readonly isBound: FiberConnection["isBound"] = (fiber) => {
-    if (this.placeOf(fiber) !== undefined) return true
+    if (this.places.of(fiber) !== undefined) return true
     const lease = this.#leases.get(fiber)
     const session = lease?.connection?.session()
     return (session !== undefined && !holdsNothing(session)) || isUntold(lease)
-  }
-
-  readonly unsafeWay: FiberConnection["unsafeWay"] = ({ currentContext }, place) => {
-    const here = Context.add(currentContext, this.#place, place)
-    return {
-      there: FiberRef.set(FiberRef.currentContext, this.#announcement?.add(here, place) ?? here),
-      back: FiberRef.set(FiberRef.currentContext, currentContext)
-    }
-  }
-
-  readonly announce: FiberConnection["announce"] = (announcement) => {
-    this.#announcement ??= announcement
   }
 
   #statement(sql: string): Statement {
@@ -365,13 +254,13 @@ class FiberConnectionImpl implements FiberConnection {
   readonly session: FiberConnection["session"] = (use, options) =>
     this.inSession((place, restore) =>
       restore === undefined ? use(place) : Effect.withFiberRuntime((fiber) => {
-        const { back, there } = this.unsafeWay(fiber, place)
+        const { back, there } = this.places.unsafeWay(fiber, place)
         return afterwards(restore(Effect.zipRight(there, Effect.suspend(() => use(place)))), back)
       }), options)
 
   readonly inSession: FiberConnection["inSession"] = (use, options) =>
     Effect.withFiberRuntime((fiber) => {
-      const outer = this.placeOf(fiber)
+      const outer = this.places.of(fiber)
       if (outer !== undefined) return use(outer, undefined)
       const own = this.#leases.get(fiber)
       const loss = untold(own)
@@ -393,7 +282,7 @@ class FiberConnectionImpl implements FiberConnection {
   )
 
   readonly current = Effect.withFiberRuntime<Option.Option<CurrentConnection>>((fiber) => {
-    const lease = this.placeOf(fiber)?.lease ?? this.#leases.get(fiber)
+    const lease = this.places.of(fiber)?.lease ?? this.#leases.get(fiber)
     const connection = lease?.connection
     return Effect.succeed(
       connection === undefined ? Option.none() : Option.some({ id: connection.id, session: connection.session() })
@@ -427,7 +316,7 @@ class FiberConnectionImpl implements FiberConnection {
 
   readonly reconnect: Effect.Effect<void, AcquireError> = Effect.withFiberRuntime<void, AcquireError>((fiber) => {
     // a session's connection cannot be replaced without losing what it holds
-    if (this.placeOf(fiber) !== undefined) return this.pool.invalidateAll
+    if (this.places.of(fiber) !== undefined) return this.pool.invalidateAll
     this.#leases.get(fiber)?.invalidate("db.reconnect")
     const fresh = Effect.uninterruptibleMask((restore) => {
       const lease = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: originOf(this.pool, fiber, "db.reconnect") })
@@ -558,14 +447,6 @@ const untold = (lease: Lease | undefined, statement?: string): ConnectionLost | 
   const reason = `what the fiber's session held is gone with it: ${end.error.message}`
   return new ConnectionLost({ outcome: "rolled back", reason, statement })
 }
-
-/** The transaction ends with its effect: a COMMIT inside would leave what follows without one, and BEGIN commits too. */
-const endsByHand = ({ sql, traits }: Statement): Effect.Effect<never, InvalidTransaction> | undefined =>
-  traits.transaction === undefined ? undefined : Effect.fail(
-    new InvalidTransaction({
-      reason: `A transaction is begun and ended by db.transaction, and inside of it not by a statement: ${sql}`
-    })
-  )
 
 const made = new WeakMap<Pool, FiberConnection>()
 

@@ -12,9 +12,10 @@ import * as Schedule from "effect/Schedule"
 import * as DbErrors from "./DbError.js"
 import type { DbError } from "./DbError.js"
 import { holdsNothing, type Isolation, type Statement } from "./Driver.js"
-import type { FiberConnection, Restore, TransactionScope, TransactionWhole } from "./FiberConnection.js"
+import type { FiberConnection, Restore } from "./FiberConnection.js"
 import { Again, isAgain, isReplaceable, retry } from "./internal/attempts.js"
 import type { Lease } from "./internal/lease.js"
+import type { TransactionScope, TransactionWhole } from "./internal/place.js"
 import { analyze } from "./internal/sessionState.js"
 import { runOn } from "./internal/submission.js"
 import type { Section } from "./internal/turns.js"
@@ -81,7 +82,7 @@ export const run = <A, E, R>(
   options: TransactionOptions = {}
 ): Effect.Effect<A, E | DbError, R> =>
   Effect.withFiberRuntime((fiber) => {
-    const place = fibers.placeOf(fiber)
+    const place = fibers.places.of(fiber)
     if (place?.transaction !== undefined) return nested(fibers, place.lease, place.transaction, effect, options)
     return options.retry === undefined
       ? once(fibers, effect, options, wholeOf(options))
@@ -260,7 +261,7 @@ const inSection = <A, E, R>(
   }
   let back: Effect.Effect<void> = Effect.void
   const body = Effect.withFiberRuntime<A, E, R>((fiber) => {
-    const way = fibers.unsafeWay(fiber, { lease, transaction: bracket.section })
+    const way = fibers.places.unsafeWay(fiber, { lease, transaction: bracket.section })
     back = way.back
     return Effect.zipRight(way.there, effect)
   })

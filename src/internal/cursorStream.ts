@@ -37,10 +37,14 @@ export const firstChunk = (
       })
     ))
 
-/** @internal */
-export const rowsOf = (
-  { cursor, first }: FirstChunk
-): Stream.Stream<{ readonly columns: ReadonlyArray<string>; readonly row: Row }, DbError> =>
+/** @internal What `FiberConnection` tells programs of. */
+export type Rows = Stream.Stream<{ readonly columns: ReadonlyArray<string>; readonly row: Row }, DbError>
+
+/** @internal The rows of the cursor that is opened in the scope that it is given: that of the stream. */
+export const rowsOf = (open: (scope: Scope.Scope) => Effect.Effect<FirstChunk, DbError>): Rows =>
+  Stream.unwrapScoped(Effect.map(Effect.flatMap(Effect.scope, open), rowsFrom))
+
+const rowsFrom = ({ cursor, first }: FirstChunk): Rows =>
   first.length === 0
     ? Stream.empty
     : Stream.flattenChunks(Stream.map(

@@ -37,6 +37,8 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   // the public face and what is behind it know each other: the face's types are the contract that the inside keeps
   ["pool", "ConnectionPool", "internal/poolImpl"],
   ["attempts", "internal/attempts", "internal/origin", "internal/watched"],
+  ["places", "internal/place"],
+  ["statements at places", "internal/atPlace"],
   ["affinity", "FiberConnection", "PoolMetrics"],
   ["queries", "Queries", "internal/untraced"],
   ["database parts", "Transaction", "DbConnection"],
@@ -245,7 +247,7 @@ describe("only one file knows", () => {
 
   it("FiberRef", () => {
     expect(sources.filter((source) => usesModule(source, "FiberRef")).map(({ name }) => name)).toEqual([
-      "FiberConnection"
+      "internal/place"
     ])
   })
 

@@ -101,7 +101,7 @@ const expectNoDefect = (exit: Exit.Exit<unknown, unknown>): void => {
 const andBack = (fibers: FiberConnection.FiberConnection, work: Work): Work =>
   Effect.onExit(work, () =>
     Effect.withFiberRuntime((fiber) => {
-      if (fibers.placeOf(fiber) !== undefined) throw new Error("the fiber has not come back")
+      if (fibers.places.of(fiber) !== undefined) throw new Error("the fiber has not come back")
       return Effect.void
     }))
 
