@@ -1,10 +1,8 @@
 /**
  * Which connection belongs to this fiber.
  *
- * A fiber's own connection is found by the fiber itself, in a table of the pool's, as `threading.local` finds what is a
- * thread's. A `FiberRef` would have to be kept from all that it is made for: it would have to start anew in each fork, be
- * lost at each join, and be disbelieved where finalizers, memoized layers and `setFiberRefs` bring it; and to set it costs each
- * fiber a copy of all its FiberRefs. An observer gives the connection back when the fiber ends, however it ends.
+ * Statements run on the connection of the session or transaction around the fiber, if it is in one, see `internal/place`;
+ * else on the fiber's own, see `internal/ownLeases`, and again on another one when that may be.
  *
  * @module
  * @since 0.1.0
@@ -18,14 +16,15 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Pool } from "./ConnectionPool.js"
-import { type AcquireError, AffinityLost, ConnectionLost, type DbError } from "./DbError.js"
-import { holdsNothing, type Result, type Row, type SessionState, type Statement } from "./Driver.js"
+import { type AcquireError, AffinityLost, type ConnectionLost, type DbError } from "./DbError.js"
+import type { Result, Row, SessionState, Statement } from "./Driver.js"
 import { openAt, unsafeRunAt } from "./internal/atPlace.js"
 import { type Again, isAgain, judge, retry, runChecked, thenUnclaim, turnOf } from "./internal/attempts.js"
 import { nothingStarted, unsafeAwaiting } from "./internal/awaiting.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import type { Lease } from "./internal/lease.js"
 import { originOf } from "./internal/origin.js"
+import { isFree, isLease, OwnLeases, untold } from "./internal/ownLeases.js"
 import { type Place, Places } from "./internal/place.js"
 import { analyze } from "./internal/sessionState.js"
 import { isTraced } from "./internal/spans.js"
@@ -132,23 +131,13 @@ export interface FiberConnection {
   readonly release: Effect.Effect<void>
 }
 
-/** The fibers' own leases; of one that has none now and is observed, `undefined`. */
-type Leases = Map<Fiber.RuntimeFiber<unknown, unknown>, Lease | undefined>
-
-/** What is done when the fiber ends. It knows the table alone, lest a fiber that goes on keeps every pool that it has used. */
-const ending = (leases: Leases, fiber: Fiber.RuntimeFiber<unknown, unknown>) => (): void => {
-  const lease = leases.get(fiber)
-  leases.delete(fiber)
-  lease?.release("the end of its fiber")
-}
-
 class FiberConnectionImpl implements FiberConnection {
   readonly places = new Places()
   readonly #rollback: Statement
-  /** Found by the fiber that asks, and by nothing that it hands on: no other can come by it. */
-  readonly #leases: Leases = new Map()
+  readonly #own: OwnLeases
 
   constructor(readonly pool: Pool) {
+    this.#own = new OwnLeases(pool)
     this.#rollback = this.#statement(pool.driver.transaction.rollback)
   }
 
@@ -202,7 +191,7 @@ class FiberConnectionImpl implements FiberConnection {
       fiber,
       status,
       (resume) => {
-        lease = this.#ownLease(fiber, statement)
+        lease = this.#own.fitFor(fiber, statement)
         if (isLease(lease)) return unsafeRun(lease, statement, turn, shape, resume, fiber)
         resume(Exit.fail(lease))
         return nothingStarted
@@ -218,7 +207,7 @@ class FiberConnectionImpl implements FiberConnection {
     use: (lease: Lease) => Effect.Effect<A, E>
   ): Effect.Effect<A, DbError | E> {
     return Effect.uninterruptibleMask((restore): Effect.Effect<A, DbError | E> => {
-      const lease = this.#ownLease(fiber, statement)
+      const lease = this.#own.fitFor(fiber, statement)
       return isLease(lease) ? thenUnclaim(lease, restore(use(lease))) : Effect.fail(lease)
     })
   }
@@ -240,12 +229,8 @@ class FiberConnectionImpl implements FiberConnection {
     })
   }
 
-  readonly isBound: FiberConnection["isBound"] = (fiber) => {
-    if (this.places.of(fiber) !== undefined) return true
-    const lease = this.#leases.get(fiber)
-    const session = lease?.connection?.session()
-    return (session !== undefined && !holdsNothing(session)) || isUntold(lease)
-  }
+  readonly isBound: FiberConnection["isBound"] = (fiber) =>
+    this.places.of(fiber) !== undefined || this.#own.isBound(fiber)
 
   #statement(sql: string): Statement {
     return { sql, params: [], traits: analyze(sql, this.pool.driver.dialect) }
@@ -262,7 +247,7 @@ class FiberConnectionImpl implements FiberConnection {
     Effect.withFiberRuntime((fiber) => {
       const outer = this.places.of(fiber)
       if (outer !== undefined) return use(outer, undefined)
-      const own = this.#leases.get(fiber)
+      const own = this.#own.of(fiber)
       const loss = untold(own)
       if (loss !== undefined) return Effect.fail(loss)
       return Effect.uninterruptibleMask((restore) => {
@@ -282,7 +267,7 @@ class FiberConnectionImpl implements FiberConnection {
   )
 
   readonly current = Effect.withFiberRuntime<Option.Option<CurrentConnection>>((fiber) => {
-    const lease = this.places.of(fiber)?.lease ?? this.#leases.get(fiber)
+    const lease = this.places.of(fiber)?.lease ?? this.#own.of(fiber)
     const connection = lease?.connection
     return Effect.succeed(
       connection === undefined ? Option.none() : Option.some({ id: connection.id, session: connection.session() })
@@ -290,7 +275,7 @@ class FiberConnectionImpl implements FiberConnection {
   })
 
   readonly release: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
-    const lease = this.#leases.get(fiber)
+    const lease = this.#own.of(fiber)
     if (lease === undefined) return Effect.void
     const rollBack = lease.state._tag === "Ready" && lease.connection?.session() === "transaction"
       // if the rollback fails the connection is lost, and with it the transaction
@@ -303,87 +288,32 @@ class FiberConnectionImpl implements FiberConnection {
       rollBack,
       Effect.sync(() => {
         lease.release("db.releaseFiberConnection")
-        this.#forget(fiber)
+        this.#own.forget(fiber)
       })
     )
   })
 
   readonly abandon: Effect.Effect<void> = Effect.withFiberRuntime((fiber) => {
-    this.#leases.get(fiber)?.release("the end of its pool")
-    this.#forget(fiber)
+    this.#own.of(fiber)?.release("the end of its pool")
+    this.#own.forget(fiber)
     return Effect.void
   })
 
   readonly reconnect: Effect.Effect<void, AcquireError> = Effect.withFiberRuntime<void, AcquireError>((fiber) => {
     // a session's connection cannot be replaced without losing what it holds
     if (this.places.of(fiber) !== undefined) return this.pool.invalidateAll
-    this.#leases.get(fiber)?.invalidate("db.reconnect")
+    this.#own.of(fiber)?.invalidate("db.reconnect")
     const fresh = Effect.uninterruptibleMask((restore) => {
-      const lease = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: originOf(this.pool, fiber, "db.reconnect") })
-      this.#own(fiber, lease)
+      const lease = this.#own.borrow(fiber, "db.reconnect")
       return thenUnclaim(lease, lease.state._tag === "Ready" ? Effect.void : restore(lease.granted()))
     })
     return Effect.zipRight(this.pool.invalidateAll, fresh)
   })
 
-  // --- the fiber's own ---------------------------------------------------------------------------------------------
-
-  /** The fiber's lease, fit for the statement, or why there is none. */
-  #ownLease(
-    fiber: Fiber.RuntimeFiber<unknown, unknown>,
-    statement: Statement
-  ): Lease | DbError {
-    const lease = this.#leases.get(fiber)
-    if (lease !== undefined && this.#fit(lease, statement)) {
-      // nobody takes it back between here and the start of the statement
-      lease.claim()
-      this.pool.unsafeCounters.affinityHits++
-      return lease
-    }
-    const unfit = untold(lease, statement.sql) ??
-      (statement.traits.readsPrevious ? new AffinityLost({ statement: statement.sql }) : undefined)
-    // whose lease is over cannot simply take another connection
-    if (unfit !== undefined) {
-      this.#forget(fiber)
-      return unfit
-    }
-    const fresh = this.pool.unsafeBorrow("fiber", fiber.id(), { origin: originOf(this.pool, fiber, statement.sql) })
-    this.#own(fiber, fresh)
-    return fresh
-  }
-
-  /** Whether the statement may go to the lease as it is; gives back what has to be checked or stopped first. */
-  #fit(lease: Lease, statement: Statement): boolean {
-    if (!lease.usable) return false
-    // what carries state is used as it is: no other connection would do
-    if (statement.traits.readsPrevious || !isFree(lease)) return true
-    // a lease that stops an interrupted statement would make this one wait
-    // a strict fiber parts with nothing, not even for a validation
-    if (lease.rest === "keep" || (lease.state._tag === "Ready" && !this.pool.unsafeSuspect(lease))) return true
-    // the pool validates what has been unused for long before it lends it again, to this fiber as to any other
-    lease.release("validation")
-    return false
-  }
-
-  /** From now on this is the fiber's lease; one that it may have had besides goes back. */
-  #own(fiber: Fiber.RuntimeFiber<unknown, unknown>, lease: Lease): void {
-    const before = this.#leases.get(fiber)
-    const isKnown = before !== undefined || this.#leases.has(fiber)
-    if (before !== lease) before?.release("another lease of its fiber")
-    this.#leases.set(fiber, lease)
-    // runs before whoever joins the fiber goes on; nothing would catch what it throws, and `release` throws nothing
-    if (!isKnown) fiber.addObserver(ending(this.#leases, fiber))
-  }
-
-  /** The fiber has none from now on. */
-  #forget(fiber: Fiber.RuntimeFiber<unknown, unknown>): void {
-    if (this.#leases.get(fiber) !== undefined) this.#leases.set(fiber, undefined)
-  }
-
   // --- sessions and explicit connections ---------------------------------------------------------------------------
 
   #openSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, acquireTimeout: number | undefined): Lease {
-    const own = this.#leases.get(fiber)
+    const own = this.#own.of(fiber)
     const clean = isFree(own)
     const origin = originOf(this.pool, fiber, "db.session")
     // what the fiber's session holds goes on in this one; what is clean has to be fit for use now
@@ -400,10 +330,10 @@ class FiberConnectionImpl implements FiberConnection {
     const own = this.pool.unsafeLease("fiber", fiber.id(), originOf(this.pool, fiber, "db.session"))
     const clean = isFree(session)
     // what is clean and still being stopped would make the fiber wait
-    if (!(clean && session.state._tag === "Stopping") && session.handOver(own)) return this.#own(fiber, own)
+    if (!(clean && session.state._tag === "Stopping") && session.handOver(own)) return this.#own.keep(fiber, own)
     session.release("the end of its session")
     // if what it held was lost and no statement has noticed, the fiber's next one is told
-    this.#own(fiber, session)
+    this.#own.keep(fiber, session)
   }
 
   #borrowIn(scope: Scope.Scope, kind: "connection" | "stream", what: string): Effect.Effect<Lease, AcquireError> {
@@ -421,32 +351,12 @@ class FiberConnectionImpl implements FiberConnection {
   }
 }
 
-/** Not by its class, of which there is another one where two copies of this package are loaded. */
-const isLease = (lease: Lease | DbError): lease is Lease => "state" in lease
-
 /** Runs `then` however the effect ends. What `Effect.ensuring` does, where the fiber cannot be interrupted. */
 const afterwards = <A, E, R>(effect: Effect.Effect<A, E, R>, then: Effect.Effect<void>): Effect.Effect<A, E, R> =>
   Effect.matchCauseEffect(effect, {
     onSuccess: (value) => Effect.as(then, value),
     onFailure: (cause) => Effect.zipRight(then, Effect.failCause(cause))
   })
-
-/** Whether the lease has a connection and nothing on it that its borrower would miss. */
-const isFree = (lease: Lease | undefined): boolean =>
-  lease?.connection !== undefined && holdsNothing(lease.connection.session())
-
-/** Whether what the lease's session held is lost, and its fiber has not been told. */
-const isUntold = (lease: Lease | undefined): boolean =>
-  lease?.state._tag === "Ended" && lease.state.end._tag === "Lost" && lease.state.end.held !== "clean" && !lease.told
-
-/** The loss of what a session held, of which its fiber has not been told yet; it is told once. */
-const untold = (lease: Lease | undefined, statement?: string): ConnectionLost | undefined => {
-  const end = lease?.state._tag === "Ended" ? lease.state.end : undefined
-  if (lease === undefined || end?._tag !== "Lost" || !isUntold(lease)) return undefined
-  lease.told = true
-  const reason = `what the fiber's session held is gone with it: ${end.error.message}`
-  return new ConnectionLost({ outcome: "rolled back", reason, statement })
-}
 
 const made = new WeakMap<Pool, FiberConnection>()
 

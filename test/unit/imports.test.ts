@@ -37,7 +37,7 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   // the public face and what is behind it know each other: the face's types are the contract that the inside keeps
   ["pool", "ConnectionPool", "internal/poolImpl"],
   ["attempts", "internal/attempts", "internal/origin", "internal/watched"],
-  ["places", "internal/place"],
+  ["places", "internal/place", "internal/ownLeases"],
   ["statements at places", "internal/atPlace"],
   ["affinity", "FiberConnection", "PoolMetrics"],
   ["queries", "Queries", "internal/untraced"],
@@ -254,7 +254,7 @@ describe("only one file knows", () => {
   it("the observers of fibers that borrow", () => {
     const observers = sources.filter(({ name, text }) => driverOf(name) === undefined && text.includes(".addObserver("))
     // maintenance watches a fiber that it has started itself, and so may a driver
-    expect(observers.map(({ name }) => name)).toEqual(["FiberConnection", "internal/maintenance"])
+    expect(observers.map(({ name }) => name)).toEqual(["internal/maintenance", "internal/ownLeases"])
   })
 
   it("SqlClient, and the ecosystem's other packages; of @effect/sql's statements the queries know besides", () => {
