@@ -13,31 +13,22 @@ import type * as Fiber from "effect/Fiber"
 import type * as FiberStatus from "effect/FiberStatus"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Pool } from "./ConnectionPool.js"
-import { type AcquireError, AffinityLost, type ConnectionLost, type DbError } from "./DbError.js"
+import { type AcquireError, AffinityLost, type DbError } from "./DbError.js"
 import type { Result, Row, SessionState, Statement } from "./Driver.js"
 import { openAt, unsafeRunAt } from "./internal/atPlace.js"
 import { type Again, isAgain, judge, retry, runChecked, thenUnclaim, turnOf } from "./internal/attempts.js"
 import { nothingStarted, unsafeAwaiting } from "./internal/awaiting.js"
 import { type FirstChunk, firstChunk, rowsOf } from "./internal/cursorStream.js"
 import type { Lease } from "./internal/lease.js"
-import { originOf } from "./internal/origin.js"
-import { isFree, isLease, OwnLeases, untold } from "./internal/ownLeases.js"
-import { type Place, Places } from "./internal/place.js"
+import { isLease, OwnLeases } from "./internal/ownLeases.js"
+import { Places } from "./internal/place.js"
+import { borrowIn, Sessions } from "./internal/sessions.js"
 import { analyze } from "./internal/sessionState.js"
 import { isTraced } from "./internal/spans.js"
 import { runOn, unsafeRun } from "./internal/submission.js"
-
-/** @internal Runs an effect as interruptible as the region around was; its fiber itself is uninterruptible. */
-export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-
-/** @internal */
-export interface SessionOptions {
-  /** How long to wait for a connection, in milliseconds. Default: the pool's. */
-  readonly acquireTimeout?: number | undefined
-}
 
 /**
  * One row of a stream, with the names of its columns.
@@ -103,19 +94,10 @@ export interface FiberConnection {
    * own, except in a session.
    */
   readonly stream: (statement: Statement) => RowStream
-  /** @internal One connection for the effect and everything it forks, one statement at a time; a session inside joins it. */
-  readonly session: <A, E, R>(
-    use: (place: Place) => Effect.Effect<A, E, R>,
-    options?: SessionOptions
-  ) => Effect.Effect<A, E | AcquireError | ConnectionLost, R>
-  /**
-   * @internal Opens a session, unless the fiber is in one, and closes it after `use`. That goes to the place by itself; in a
-   * session of its own it is uninterruptible but for what it restores.
-   */
-  readonly inSession: <A, E, R>(
-    use: (place: Place, restore: Restore | undefined) => Effect.Effect<A, E, R>,
-    options?: SessionOptions
-  ) => Effect.Effect<A, E | AcquireError | ConnectionLost, R>
+  /** @internal See {@link Sessions}. */
+  readonly session: Sessions["session"]
+  /** @internal See {@link Sessions}. */
+  readonly inSession: Sessions["inSession"]
   /** @internal A connection of its own for as long as the scope. */
   readonly connection: Effect.Effect<Lease, AcquireError, Scope.Scope>
   /** The connection that the fiber or its session has now, if any. It takes none and waits for nothing. */
@@ -133,12 +115,18 @@ export interface FiberConnection {
 
 class FiberConnectionImpl implements FiberConnection {
   readonly places = new Places()
-  readonly #rollback: Statement
+  readonly session: Sessions["session"]
+  readonly inSession: Sessions["inSession"]
   readonly #own: OwnLeases
+  readonly #rollback: Statement
 
   constructor(readonly pool: Pool) {
     this.#own = new OwnLeases(pool)
-    this.#rollback = this.#statement(pool.driver.transaction.rollback)
+    const sessions = new Sessions(pool, this.places, this.#own)
+    this.session = sessions.session
+    this.inSession = sessions.inSession
+    const { dialect, transaction: { rollback } } = pool.driver
+    this.#rollback = { sql: rollback, params: [], traits: analyze(rollback, dialect) }
   }
 
   readonly run: FiberConnection["run"] = (statement) =>
@@ -222,7 +210,7 @@ class FiberConnectionImpl implements FiberConnection {
       // nothing has been emitted before the first chunk, so that a read may begin again
       const turn = turnOf(fiber)
       const attempt = Effect.flatMap(
-        this.#borrowIn(scope, "stream", statement.sql),
+        borrowIn(this.pool, scope, "stream", statement.sql),
         (lease) => Effect.catchAll(firstChunk(lease, statement, scope, turn), (error) => judge(lease, statement, error))
       )
       return Effect.catchTag(attempt, "Again", (again) => retry(this.pool, again, attempt))
@@ -232,38 +220,9 @@ class FiberConnectionImpl implements FiberConnection {
   readonly isBound: FiberConnection["isBound"] = (fiber) =>
     this.places.of(fiber) !== undefined || this.#own.isBound(fiber)
 
-  #statement(sql: string): Statement {
-    return { sql, params: [], traits: analyze(sql, this.pool.driver.dialect) }
-  }
-
-  readonly session: FiberConnection["session"] = (use, options) =>
-    this.inSession((place, restore) =>
-      restore === undefined ? use(place) : Effect.withFiberRuntime((fiber) => {
-        const { back, there } = this.places.unsafeWay(fiber, place)
-        return afterwards(restore(Effect.zipRight(there, Effect.suspend(() => use(place)))), back)
-      }), options)
-
-  readonly inSession: FiberConnection["inSession"] = (use, options) =>
-    Effect.withFiberRuntime((fiber) => {
-      const outer = this.places.of(fiber)
-      if (outer !== undefined) return use(outer, undefined)
-      const own = this.#own.of(fiber)
-      const loss = untold(own)
-      if (loss !== undefined) return Effect.fail(loss)
-      return Effect.uninterruptibleMask((restore) => {
-        const session = this.#openSession(fiber, options?.acquireTimeout)
-        const inside = Effect.suspend(() => use({ lease: session, transaction: undefined }, restore))
-        return afterwards(
-          session.state._tag === "Ready" ? inside : Effect.zipRight(restore(session.granted()), inside),
-          // batched requests end it in another fiber than began it, which has ended then
-          Effect.withFiberRuntime((now) => Effect.succeed(this.#closeSession(now, session)))
-        )
-      })
-    })
-
   readonly connection: Effect.Effect<Lease, AcquireError, Scope.Scope> = Effect.flatMap(
     Effect.scope,
-    (scope) => this.#borrowIn(scope, "connection", "db.connection")
+    (scope) => borrowIn(this.pool, scope, "connection", "db.connection")
   )
 
   readonly current = Effect.withFiberRuntime<Option.Option<CurrentConnection>>((fiber) => {
@@ -309,54 +268,7 @@ class FiberConnectionImpl implements FiberConnection {
     })
     return Effect.zipRight(this.pool.invalidateAll, fresh)
   })
-
-  // --- sessions and explicit connections ---------------------------------------------------------------------------
-
-  #openSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, acquireTimeout: number | undefined): Lease {
-    const own = this.#own.of(fiber)
-    const clean = isFree(own)
-    const origin = originOf(this.pool, fiber, "db.session")
-    // what the fiber's session holds goes on in this one; what is clean has to be fit for use now
-    if (own !== undefined && (!clean || (own.state._tag === "Ready" && !this.pool.unsafeSuspect(own)))) {
-      const session = this.pool.unsafeLease("session", fiber.id(), origin)
-      if (own.handOver(session)) return session
-    }
-    own?.release("a session")
-    return this.pool.unsafeBorrow("session", fiber.id(), { acquireTimeout, origin })
-  }
-
-  /** The connection stays with the fiber; whoever outlives the session has lost it. */
-  #closeSession(fiber: Fiber.RuntimeFiber<unknown, unknown>, session: Lease): void {
-    const own = this.pool.unsafeLease("fiber", fiber.id(), originOf(this.pool, fiber, "db.session"))
-    const clean = isFree(session)
-    // what is clean and still being stopped would make the fiber wait
-    if (!(clean && session.state._tag === "Stopping") && session.handOver(own)) return this.#own.keep(fiber, own)
-    session.release("the end of its session")
-    // if what it held was lost and no statement has noticed, the fiber's next one is told
-    this.#own.keep(fiber, session)
-  }
-
-  #borrowIn(scope: Scope.Scope, kind: "connection" | "stream", what: string): Effect.Effect<Lease, AcquireError> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.withFiberRuntime<Lease, AcquireError>((fiber) => {
-        const lease = this.pool.unsafeBorrow(kind, fiber.id(), { origin: originOf(this.pool, fiber, what) })
-        const release = Effect.sync(() => lease.release("the end of its scope", fiber.id()))
-        // the finalizer first: from here on the scope gives back whatever the lease gets
-        return Effect.zipRight(
-          Scope.addFinalizer(scope, release),
-          Effect.as(restore(Effect.suspend(() => lease.state._tag === "Ready" ? Effect.void : lease.granted())), lease)
-        )
-      })
-    )
-  }
 }
-
-/** Runs `then` however the effect ends. What `Effect.ensuring` does, where the fiber cannot be interrupted. */
-const afterwards = <A, E, R>(effect: Effect.Effect<A, E, R>, then: Effect.Effect<void>): Effect.Effect<A, E, R> =>
-  Effect.matchCauseEffect(effect, {
-    onSuccess: (value) => Effect.as(then, value),
-    onFailure: (cause) => Effect.zipRight(then, Effect.failCause(cause))
-  })
 
 const made = new WeakMap<Pool, FiberConnection>()
 

@@ -38,7 +38,7 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["pool", "ConnectionPool", "internal/poolImpl"],
   ["attempts", "internal/attempts", "internal/origin", "internal/watched"],
   ["places", "internal/place", "internal/ownLeases"],
-  ["statements at places", "internal/atPlace"],
+  ["what is done there", "internal/atPlace", "internal/sessions"],
   ["affinity", "FiberConnection", "PoolMetrics"],
   ["queries", "Queries", "internal/untraced"],
   ["database parts", "Transaction", "DbConnection"],
