@@ -89,6 +89,7 @@ export class MysqlConnection implements SideConnection {
             (statement.traits.statements === 1 || !statement.traits.changesSession)
         }),
       severalStatements: shared.settings.severalStatements,
+      textQuery: shared.makeQuery(raw, ""),
       makeQuery: (sql) => shared.makeQuery(raw, sql),
       isRunning: (operation) => this.operation === operation,
       finish: (operation, exit) => this.finish(operation, exit),

@@ -65,7 +65,9 @@ export interface Host {
   /** The connection's text with its values written in, or why they cannot be. */
   readonly write: (statement: Statement) => Either.Either<string, ParameterError>
   readonly severalStatements: boolean
-  /** A query that has not been sent. */
+  /** The command of those texts that are told of nothing before the end. */
+  readonly textQuery: RawQuery
+  /** A command that has not been sent. */
   readonly makeQuery: (sql: string) => RawQuery
   readonly isRunning: (operation: Operation<never>) => boolean
   readonly finish: <A>(operation: Operation<A>, exit: Exit.Exit<A, DbError>) => void

@@ -1,5 +1,5 @@
 /**
- * What is kept of a prepared statement from one execution to the next: mysql2's command, and the columns of its rows. mysql2
+ * What is kept from one execution to the next: mysql2's command, and of a prepared statement the columns of its rows. mysql2
  * makes a new command for each execution, and reads what the server says of the columns, which it says with every answer and
  * most often as the time before; for a short row that costs as much as the rest of it.
  *
@@ -120,25 +120,34 @@ export class Prepared {
     this.#command = makeExecute(statement, nothing)
   }
 
-  /** The command as if it were new. The one before has ended. */
   command(params: ReadonlyArray<unknown>): RawQuery {
-    const command = this.#command
-    command.next = null
+    const command = renew(this.#command)
     command.parameters = params
-    command._rows = []
-    command._fields = []
-    command._resultIndex = 0
-    command._localStreamError = undefined
     return command
   }
 }
 
 /**
- * A command has ended; what it has read belongs to somebody else now.
+ * The command as if it were new. It has ended.
+ *
+ * @internal
+ */
+export const renew = (command: RawQuery): RawQuery => {
+  command.next = null
+  command._rows = []
+  command._fields = []
+  command._resultIndex = 0
+  command._localStreamError = undefined
+  return command
+}
+
+/**
+ * The command has ended; what it was given and has read belongs to somebody else now.
  *
  * @internal
  */
 export const letGo = (command: RawQuery): void => {
+  command.sql = undefined
   command.parameters = command._rows = command._fields = nothing
   command._currentRows = command._currentFields = null
 }

@@ -97,6 +97,8 @@ export interface Reader extends RawCommand {
  * @internal
  */
 export interface RawQuery extends Reader {
+  /** The text, of what is sent as one. */
+  sql: string | undefined
   /** The values of a prepared statement's placeholders. */
   parameters?: ReadonlyArray<unknown> | undefined
   /** What reads a packet: a column, the end of the columns, a row or the end of the rows. Answers with what reads the next. */

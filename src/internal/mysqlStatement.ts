@@ -14,7 +14,7 @@ import type { RowCursor } from "./mysqlCursor.js"
 import type { MysqlError } from "./mysqlErrors.js"
 import { changedParameter } from "./mysqlLiterals.js"
 import { type Host, Operation } from "./mysqlOperation.js"
-import { type KnownColumns, makeExecute, preparedOf } from "./mysqlPrepared.js"
+import { type KnownColumns, makeExecute, preparedOf, renew } from "./mysqlPrepared.js"
 import type { RawOk, RawQuery, RawStatement } from "./mysqlProtocol.js"
 import { type Fields, readReply } from "./mysqlReply.js"
 import { columnNames, rowConverter } from "./mysqlRows.js"
@@ -120,7 +120,9 @@ abstract class Execution<A> extends Operation<A> implements Listener {
     this.phase = "sent"
     this.host.tracker.sending(this.statement)
     const { host, statement } = this
-    const answer = this.answerTo(host.makeQuery(sql))
+    const query = this.reuses ? renew(host.textQuery) : host.makeQuery(sql)
+    query.sql = sql
+    const answer = this.answerTo(query)
     if (statement.unprepared === true && statement.traits.statements > 1 && host.severalStatements) {
       runSeveral(host.raw, answer)
     } else host.raw.addCommand(answer)
