@@ -341,6 +341,39 @@ describe("a statement", () => {
       for (let each = 0; each < 10; each++) expect(yield* value(connection, `SELECT ? + ${each}`, [1])).toBe(1 + each)
     }))
 
+  it.scopedLive("is answered with the columns that its table has now, however they have changed since the last time", () =>
+    Effect.gen(function*() {
+      const connection = yield* open()
+      const other = yield* open()
+      const changes: ReadonlyArray<readonly [change: string, columns: ReadonlyArray<string>, row: Row]> = [
+        ["COMMENT = 'nothing'", ["id", "name", "n"], [1, "é", 7]],
+        ["MODIFY n VARCHAR(10)", ["id", "name", "n"], [1, "é", "7"]],
+        ["MODIFY n DECIMAL(5, 2)", ["id", "name", "n"], [1, "é", "7.00"]],
+        ["MODIFY n BIGINT UNSIGNED", ["id", "name", "n"], [1, "é", 7]],
+        ["CHANGE name nome VARCHAR(20) CHARACTER SET latin1", ["id", "nome", "n"], [1, "é", 7]],
+        ["CHANGE nome nöme VARBINARY(20)", ["id", "nöme", "n"], [1, Buffer.from("é", "latin1"), 7]],
+        ["DROP n", ["id", "nöme"], [1, Buffer.from("é", "latin1")]],
+        ["ADD at DATETIME DEFAULT '2024-02-29 12:00:00' FIRST", ["at", "id", "nöme"], [
+          new Date("2024-02-29T12:00:00Z"),
+          1,
+          Buffer.from("é", "latin1")
+        ]],
+        ["DROP nöme", ["at", "id"], [new Date("2024-02-29T12:00:00Z"), 1]]
+      ]
+      yield* execute(connection, "CREATE TABLE altered (id INT, name VARCHAR(10), n INT)")
+      yield* execute(connection, "INSERT INTO altered VALUES (1, 'é', 7)")
+      const ask = execute(connection, "SELECT * FROM altered WHERE id = ?", [1])
+      yield* Effect.addFinalizer(() => Effect.ignore(execute(other, "DROP TABLE altered")))
+      expect(yield* ask).toMatchObject({ columns: ["id", "name", "n"], rows: [[1, "é", 7]] })
+      for (const [change, columns, row] of changes) {
+        yield* execute(other, `ALTER TABLE altered ${change}`)
+        for (const time of ["first", "second"]) {
+          const { columns: found, rows } = yield* ask
+          expect({ change, time, columns: found, rows }).toEqual({ change, time, columns, rows: [row] })
+        }
+      }
+    }))
+
   it.scopedLive("that calls a procedure gives its first rows, and leaves the session in doubt", () =>
     Effect.gen(function*() {
       const connection = yield* open()
