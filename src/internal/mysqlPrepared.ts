@@ -147,7 +147,7 @@ export const renew = (command: RawQuery): RawQuery => {
  * @internal
  */
 export const letGo = (command: RawQuery): void => {
-  command.sql = undefined
+  command.sql = command.options = undefined
   command.parameters = command._rows = command._fields = nothing
   command._currentRows = command._currentFields = null
 }

@@ -97,6 +97,8 @@ export interface Reader extends RawCommand {
  * @internal
  */
 export interface RawQuery extends Reader {
+  /** All of the connection's options, which it copies whenever it is sent. */
+  options: unknown
   /** The text, of what is sent as one. */
   sql: string | undefined
   /** The values of a prepared statement's placeholders. */
