@@ -146,9 +146,10 @@ export class Answer implements Reader {
     this.columns?.begin()
     // where there is no callback mysql2 throws, and ends the connection
     this.query.onResult = keep
-    const over = this.query.execute(undefined, connection)
-    if (over) this.listener.unwritten()
-    return over
+    if (!this.query.execute(undefined, connection)) return false
+    letGo(this.query)
+    this.listener.unwritten()
+    return true
   }
 
   #end(packet: RawPacket): void {

@@ -61,10 +61,15 @@ export const answer = (...bodies: ReadonlyArray<Uint8Array>): Buffer =>
 export const rows = (columns: ReadonlyArray<Buffer>, ...bodies: ReadonlyArray<Buffer>): Buffer =>
   answer(Buffer.from([columns.length]), ...columns, end, ...bodies, end)
 
-/** The answer to a preparation: the statement's number, and its columns as they are then. */
-export const prepared = (id: number, columns: ReadonlyArray<Buffer>): Buffer =>
+/** The answer to a preparation: the statement's number, and its columns and placeholders as they are then. */
+export const prepared = (
+  id: number,
+  columns: ReadonlyArray<Buffer>,
+  placeholders: ReadonlyArray<Buffer> = []
+): Buffer =>
   answer(
-    Buffer.from([0, id, 0, 0, 0, columns.length, 0, 0, 0, 0, 0, 0]),
+    Buffer.from([0, id, 0, 0, 0, columns.length, 0, placeholders.length, 0, 0, 0, 0]),
+    ...(placeholders.length === 0 ? [] : [...placeholders, end]),
     ...(columns.length === 0 ? [] : [...columns, end])
   )
 

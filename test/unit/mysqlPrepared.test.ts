@@ -161,4 +161,26 @@ describe("the command of a prepared statement", () => {
       expect(command).toMatchObject({ _rows: [], _fields: [], _currentRows: null, parameters: [] })
     })
   }
+
+  it("keeps no value of an execution that could not be written", async () => {
+    const { connection, raw, stream } = open()
+    const exits: Array<Exit.Exit<Result, unknown>> = []
+    const execute = async (value: unknown, ...answers: ReadonlyArray<Buffer>): Promise<void> => {
+      connection.run(statement("DO ?", { params: [value] }), (exit) => exits.push(exit))
+      for (const bytes of answers) stream.push(bytes)
+      for (let turns = 0; turns < 5; turns++) await setImmediate()
+    }
+    await execute("a", prepared(1, [], [column("?")]), done)
+    const command = preparedAs(raw, statement("DO ?"))?.kept?.command([])
+    const secret = {
+      toJSON: () => {
+        throw new Error("it was changed")
+      }
+    }
+    await execute(secret)
+    expect(exits).toMatchObject([{ _tag: "Success" }, { cause: { error: { _tag: "ParameterError" } } }])
+    expect(command).toMatchObject({ parameters: [] })
+    await execute("b", done)
+    expect(exits[2]).toMatchObject({ _tag: "Success" })
+  })
 })
