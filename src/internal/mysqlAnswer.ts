@@ -8,6 +8,7 @@ import type { MysqlError } from "./mysqlErrors.js"
 import { type KnownColumns, letGo } from "./mysqlPrepared.js"
 import {
   type DateReader,
+  isInOrder,
   type RawConnection,
   type RawPacket,
   type RawQuery,
@@ -43,7 +44,8 @@ export const preparedAs = (
 export interface Listener {
   /** mysql2 could not write the command: nothing has been sent. */
   readonly unwritten: () => void
-  readonly refused: (error: MysqlError) => void
+  /** Out of order, it may be another command's answer. */
+  readonly refused: (error: MysqlError, inOrder?: boolean) => void
   /** The answer is complete. With several results, as of a CALL, both are arrays with one entry for each. */
   readonly answered: (result: unknown, fields: unknown) => void
   /** The end of each result's rows, and of its columns, with the status flags there. */
@@ -102,7 +104,7 @@ export class Answer implements Reader {
     if (query.next === query.row && packet.buffer[packet.offset] === 0) return this.#row(packet, connection)
     if (packet.isError()) {
       letGo(query)
-      this.listener.refused(packet.asError(connection.clientEncoding))
+      this.listener.refused(packet.asError(connection.clientEncoding), isInOrder(packet, connection))
       return true
     }
     if (this.columns !== undefined && query._resultIndex === 0) {

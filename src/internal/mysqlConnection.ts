@@ -93,7 +93,7 @@ export class MysqlConnection implements SideConnection {
       makeQuery: (sql) => shared.makeQuery(raw, sql),
       isRunning: (operation) => this.operation === operation,
       finish: (operation, exit) => this.finish(operation, exit),
-      fail: (operation, error) => this.fail(operation, error)
+      fail: (operation, error, inOrder) => this.fail(operation, error, operation.text, inOrder)
     }
     raw.on("error", (error) => this.lose(error))
     onDisorder(raw, (error) => this.lose(error))
@@ -212,13 +212,15 @@ export class MysqlConnection implements SideConnection {
     for (const listener of operation.waiting ?? []) listener()
   }
 
-  private fail(operation: Operation<never>, error: MysqlError, statement = operation.text): void {
+  private fail(operation: Operation<never>, error: MysqlError, statement = operation.text, inOrder = true): void {
     const { flavour } = this.peer
     const { readOnlyAsked } = this.tracker
     const { params, phase, traits } = operation
     const several = traits !== undefined && (traits.statements > 1 || traits.mayCommit === "unseen")
     const failure = statementFailure(error, { flavour, phase, statement, params, readOnlyAsked, several })
     const ends = endsConnection(failure)
+    // It may be the answer to another command: the connection is lost for that in a moment, and the operation with it.
+    if (!inOrder && !ends && failure._tag !== "ConnectionLost") return
     if (ends || failure._tag === "ConnectionLost") this.shut()
     if (phase === "sent" && traits !== undefined) this.tracker.refused()
     if (this.isOpen() && this.leavesDoubt(operation, failure, several)) return this.learnFate(operation, failure)

@@ -71,7 +71,7 @@ export interface Host {
   readonly makeQuery: (sql: string) => RawQuery
   readonly isRunning: (operation: Operation<never>) => boolean
   readonly finish: <A>(operation: Operation<A>, exit: Exit.Exit<A, DbError>) => void
-  readonly fail: (operation: Operation<never>, error: MysqlError) => void
+  readonly fail: (operation: Operation<never>, error: MysqlError, inOrder?: boolean) => void
 }
 
 const mostUnpreparable = 500

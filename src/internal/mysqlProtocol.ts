@@ -22,6 +22,9 @@ export interface RawSocket {
 /** @internal */
 export interface RawPacket {
   readonly buffer: Buffer
+  /** Its number, and how many packets it came in; a long one has that of the first. */
+  readonly sequenceId: number
+  readonly numPackets: number
   offset: number
   readonly end: number
   readonly clone: () => RawPacket
@@ -224,6 +227,10 @@ export const watchSize = (connection: RawConnection, exceeded: () => void): () =
   watched.on("data", count)
   return () => watched.off("data", count)
 }
+
+/** @internal Whether a packet is the one that must follow. mysql2 has counted it by then. */
+export const isInOrder = ({ numPackets, sequenceId }: RawPacket, connection: RawConnection): boolean =>
+  (sequenceId + numPackets) % 256 === connection.sequenceId
 
 const fileRequest = 0xfb
 

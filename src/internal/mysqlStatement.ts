@@ -67,8 +67,8 @@ abstract class Execution<A> extends Operation<A> implements Listener {
     return this.host.isRunning(this)
   }
 
-  refused(error: MysqlError): void {
-    if (this.isRunning && !this.triesAgain(error)) this.host.fail(this, error)
+  refused(error: MysqlError, inOrder = true): void {
+    if (this.isRunning && !(inOrder && this.triesAgain(error))) this.host.fail(this, error, inOrder)
   }
 
   unwritten(): void {
