@@ -152,5 +152,10 @@ export const letGo = (command: RawQuery): void => {
   command._currentRows = command._currentFields = null
 }
 
+/** As mysql2 knows it, and what is kept with it. */
+interface Keeping extends RawStatement {
+  kept?: Prepared | undefined
+}
+
 /** @internal What is kept with the statement. */
-export const preparedOf = (statement: RawStatement): Prepared => statement.kept ??= new Prepared(statement)
+export const preparedOf = (statement: Keeping): Prepared => statement.kept ??= new Prepared(statement)

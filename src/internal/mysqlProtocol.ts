@@ -4,7 +4,6 @@
  * @internal
  */
 import type { MysqlError } from "./mysqlErrors.js"
-import type { Prepared } from "./mysqlPrepared.js"
 
 /** @internal */
 export interface RawSocket {
@@ -148,8 +147,6 @@ export interface RawStatement {
   parameters: ReadonlyArray<RawParameter>
   /** What the server has said of its rows, of which mysql2 makes no use. */
   columns: ReadonlyArray<unknown>
-  /** What this library keeps with it. */
-  kept?: Prepared | undefined
   close: () => void
   /** Gives the command for it to the connection. */
   readonly execute: (this: Unsent, params: ReadonlyArray<unknown>) => RawQuery

@@ -2,8 +2,9 @@
 import { describe, expect, it, vi } from "@effect/vitest"
 import { Exit } from "effect"
 import { setImmediate } from "node:timers/promises"
-import type { Result } from "../../src/Driver.js"
-import { preparedAs } from "../../src/internal/mysqlAnswer.js"
+import type { Result, Statement } from "../../src/Driver.js"
+import { type Answer, preparedAs } from "../../src/internal/mysqlAnswer.js"
+import { preparedOf } from "../../src/internal/mysqlPrepared.js"
 import type { RawConnection, RawQuery } from "../../src/internal/mysqlProtocol.js"
 import {
   answer,
@@ -44,6 +45,13 @@ const openPrepared = () => {
   return { ...opened, execute }
 }
 
+/** The command that the connection keeps for a statement that it has executed. */
+const commandOf = (raw: RawConnection, of: Statement): RawQuery => {
+  const known = preparedAs(raw, of)
+  if (known === undefined || !Object.hasOwn(known, "kept")) throw new Error("nothing is kept of it")
+  return preparedOf(known).command([])
+}
+
 const found = (exit: Exit.Exit<Result, unknown> | undefined) =>
   exit !== undefined && Exit.isSuccess(exit)
     ? { columns: exit.value.columns, rows: exit.value.rows }
@@ -54,8 +62,7 @@ const first = (value: number, text: string): Buffer => binaryRow(2, long(value),
 describe("the columns of a prepared statement", () => {
   /** How many columns mysql2 reads meanwhile. */
   const countReads = (raw: RawConnection) => {
-    const command = preparedAs(raw, select)?.kept?.command([])
-    return vi.spyOn(Object.getPrototypeOf(command) as RawQuery, "readField")
+    return vi.spyOn(Object.getPrototypeOf(commandOf(raw, select)) as RawQuery, "readField")
   }
 
   it("are read once, and the rows by what was read, whatever becomes of the memory that it was read from", async () => {
@@ -141,11 +148,12 @@ describe("the command of a prepared statement", () => {
   it("is one for all executions, with and without rows", async () => {
     const { execute, raw } = openPrepared()
     await execute(prepared(1, []), done)
-    const command = preparedAs(raw, select)?.kept?.command([])
+    const command = commandOf(raw, select)
     expect(await execute(done)).toMatchObject({ _tag: "Success", value: { affectedRows: 1, rows: [] } })
     expect(found(await execute(oneRow))).toEqual({ columns: ["name"], rows: [["kept?"]] })
     expect(await execute(done)).toMatchObject({ _tag: "Success", value: { columns: [], rows: [] } })
-    expect(preparedAs(raw, select)?.kept?.command([])).toBe(command)
+    await execute()
+    expect((raw._command as Answer | undefined)?.query).toBe(command)
   })
 
   const ends = {
@@ -156,7 +164,7 @@ describe("the command of a prepared statement", () => {
     it(`keeps no row of an answer that ${what}`, async () => {
       const { execute, raw } = openPrepared()
       await execute(prepared(1, [name]), oneRow)
-      const command = preparedAs(raw, select)?.kept?.command([])
+      const command = commandOf(raw, select)
       expect(await execute(bytes)).toBeDefined()
       expect(command).toMatchObject({ _rows: [], _fields: [], _currentRows: null, parameters: [] })
     })
@@ -171,7 +179,7 @@ describe("the command of a prepared statement", () => {
       for (let turns = 0; turns < 5; turns++) await setImmediate()
     }
     await execute("a", prepared(1, [], [column("?")]), done)
-    const command = preparedAs(raw, statement("DO ?"))?.kept?.command([])
+    const command = commandOf(raw, statement("DO ?"))
     const secret = {
       toJSON: () => {
         throw new Error("it was changed")
