@@ -12,11 +12,12 @@ import type * as Fiber from "effect/Fiber"
 import type { Pool } from "../ConnectionPool.js"
 import { AffinityLost, ConnectionLost, type DbError } from "../DbError.js"
 import { holdsNothing, type Statement } from "../Driver.js"
+import { FiberTable } from "./fiberTable.js"
 import type { Lease } from "./lease.js"
 import { originOf } from "./origin.js"
 
 /** The fibers' own leases; of one that has none now and is observed, `undefined`. */
-type Leases = Map<Fiber.RuntimeFiber<unknown, unknown>, Lease | undefined>
+type Leases = FiberTable<Lease | undefined>
 
 /** What is done when the fiber ends. It knows the table alone, lest a fiber that goes on keeps every pool that it has used. */
 const ending = (leases: Leases, fiber: Fiber.RuntimeFiber<unknown, unknown>) => (): void => {
@@ -28,7 +29,7 @@ const ending = (leases: Leases, fiber: Fiber.RuntimeFiber<unknown, unknown>) => 
 /** @internal The own leases of one pool's fibers. */
 export class OwnLeases {
   /** Found by the fiber that asks, and by nothing that it hands on: no other can come by it. */
-  readonly #leases: Leases = new Map()
+  readonly #leases: Leases = new FiberTable()
 
   constructor(readonly pool: Pool) {}
 

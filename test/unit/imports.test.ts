@@ -12,7 +12,15 @@ const root = fileURLToPath(new URL("../../src/", import.meta.url))
  */
 const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<string>]> = [
   ["errors", "DbError"],
-  ["text", "internal/sqlText", "internal/linkedList", "internal/awaiting", "internal/pulled", "internal/sleeper"],
+  [
+    "text",
+    "internal/sqlText",
+    "internal/linkedList",
+    "internal/awaiting",
+    "internal/pulled",
+    "internal/sleeper",
+    "internal/fiberTable"
+  ],
   ["turns", "internal/turns", "internal/timers"],
   ["functions", "internal/builtinFunctions"],
   ["statements", "internal/sessionState"],
