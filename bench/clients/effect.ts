@@ -80,6 +80,11 @@ const executed = (connection: Connection, sql: string, params: ReadonlyArray<unk
     )
   })
 
+const queried = (connection: Connection, sql: string) =>
+  Effect.async<unknown, Error>((resume) => {
+    connection.query(sql, (error, result) => resume(error === null ? Effect.succeed(result) : Effect.fail(error)))
+  })
+
 /**
  * What Effect itself costs: mysql2's connections, held, in `Effect.async` and nothing else. Nothing is borrowed, checked or
  * counted, and an interruption leaves its statement running.
@@ -87,7 +92,6 @@ const executed = (connection: Connection, sql: string, params: ReadonlyArray<unk
 export const held: OpenClient = async (target) => {
   const all = await Promise.all(Array.from({ length: connections }, () => connect(target)))
   const of = (lane: number): Connection => all[lane % all.length]!
-  const queried = (connection: Connection, sql: string) => Effect.promise(() => connection.promise().query(sql))
   return effectClient({
     select: (n, lane) => executed(of(lane), texts.select, [idOf(n)]),
     insert: (n, lane) => executed(of(lane), texts.insert, [`row ${n}`]),
@@ -119,14 +123,14 @@ export const effectPool: OpenClient = async (target) => {
     transaction: (n) =>
       use((connection) =>
         Effect.acquireUseRelease(
-          Effect.promise(() => connection.promise().query("START TRANSACTION")),
+          queried(connection, "START TRANSACTION"),
           () =>
             Effect.all([
               executed(connection, texts.lock, [idOf(n)]),
               executed(connection, texts.update, [idOf(n)]),
               executed(connection, texts.log, [idOf(n)])
             ], { discard: true }),
-          (_, exit) => Effect.promise(() => connection.promise().query(Exit.isSuccess(exit) ? "COMMIT" : "ROLLBACK"))
+          (_, exit) => Effect.orDie(queried(connection, Exit.isSuccess(exit) ? "COMMIT" : "ROLLBACK"))
         )
       ),
     rows: () => use((connection) => executed(connection, texts.rows)),
