@@ -64,7 +64,7 @@ export class Lease {
   #turns: Turns | undefined
   /** The only statement that may be started now, because it reads what the one before has asked for. */
   #heldFor: Statement | undefined
-  /** The lease that has the connection after this one. */
+  /** The lease that has the connection after this one, if it was handed over while something was being stopped on it. */
   #heir: Lease | undefined
   #advancing = false
   /** Whether what runs is waited for instead of stopped. */
@@ -348,7 +348,8 @@ export class Lease {
     heir.#doomed = this.#doomed
     heir.state = state
     heir.#busy()
-    this.#heir = heir
+    // nobody else asks for it, and each lease of a fiber would keep all that came after it
+    if (state._tag === "Stopping") this.#heir = heir
     this.#slot = this.#member = undefined
     this.host.reassign(slot, heir)
     this.#wakeAll()
