@@ -3,7 +3,7 @@
  *
  * V8's `Map` grows into a new table again and again where entries come and go, and each table it has left points to the next.
  * Once one of them is old, all that come after it are kept until the next full collection, with the fibers that were in them:
- * the collections in between, for which every fiber waits, take five times as long. What this table leaves behind points to
+ * the collections in between, for which every fiber waits, take three times as long. What this table leaves behind points to
  * nothing that comes after it.
  *
  * Open addressing with linear probing and multiplicative hashing of the fibers' numbers (Knuth, The Art of Computer
