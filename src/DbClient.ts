@@ -51,6 +51,7 @@ import { streamAt, unsafeRunAt } from "./internal/atPlace.js"
 import { callsFor } from "./internal/origin.js"
 import type { Place } from "./internal/place.js"
 import { analyze } from "./internal/sessionState.js"
+import { isTraced } from "./internal/spans.js"
 import { untraced } from "./internal/untraced.js"
 import { heard, watchedStream } from "./internal/watched.js"
 import * as Queries from "./Queries.js"
@@ -92,6 +93,8 @@ export interface Named<Name extends string> {
 export const tag = <Name extends string>(name: Name): Context.Tag<Named<Name>, SqlClient.SqlClient> =>
   Context.GenericTag<Named<Name>, SqlClient.SqlClient>(`effect-sql-pool/DbClient/${name}`)
 
+type Params = ReadonlyArray<unknown>
+type Records = ReturnType<Connection["execute"]>
 type TransformRows = (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>) | undefined
 
 const failed = (message: string) => (cause: DbError): SqlError => new SqlError({ cause, message })
@@ -133,28 +136,32 @@ class ClientConnection implements Connection {
     readonly place: Place | undefined
   ) {}
 
-  readonly execute: Connection["execute"] = (sql, params, transformRows) =>
-    this.#run(sql, params, (result) => this.#rows(result, transformRows))
+  execute(sql: string, params: Params, transformRows: TransformRows): Records {
+    return this.#run(sql, params, (result) => this.#rows(result, transformRows))
+  }
 
-  readonly executeRaw: Connection["executeRaw"] = (sql, params) =>
-    this.#run<unknown>(
+  executeRaw(sql: string, params: Params): Effect.Effect<unknown, SqlError> {
+    return this.#run<unknown>(
       sql,
       params,
       (result) => result.all !== undefined || hasRows(result) ? this.#rows(result, undefined) : this.#header(result)
     )
+  }
 
-  readonly executeValues: Connection["executeValues"] = (sql, params) =>
-    this.#run(
+  executeValues(sql: string, params: Params): ReturnType<Connection["executeValues"]> {
+    return this.#run(
       sql,
       params,
       ({ all, rows }) =>
         all === undefined ? rows : all.map((each) => hasRows(each) ? each.rows : this.#header(each)) as typeof rows
     )
+  }
 
-  readonly executeUnprepared: Connection["executeUnprepared"] = (sql, params, transformRows) =>
-    this.#run(sql, params, (result) => this.#rows(result, transformRows), true)
+  executeUnprepared(sql: string, params: Params, transformRows: TransformRows): Records {
+    return this.#run(sql, params, (result) => this.#rows(result, transformRows), true)
+  }
 
-  readonly executeStream: Connection["executeStream"] = (sql, params, transformRows) => {
+  executeStream(sql: string, params: Params, transformRows: TransformRows): ReturnType<Connection["executeStream"]> {
     const rows = Stream.unwrap(Effect.map(
       Effect.suspend(() => Queries.sendable(this.#statement(sql, params, false))),
       (statement) =>
@@ -192,15 +199,17 @@ class ClientConnection implements Connection {
     return Effect.withFiberRuntime((fiber, status) => {
       const statement = this.#statement(sql, params, unprepared)
       if (!Queries.isStatement(statement)) return Effect.fail(notExecuted(statement))
-      const ran = heard(this.fibers.pool, this.#send, statement, fiber, status, shape)
+      const ran = heard(this.fibers.pool, this.#runner(), statement, fiber, status, shape)
       return Effect.catchAllCause(ran, (cause) => Effect.failCause(Cause.map(cause, toSqlError)))
     })
   }
 
-  readonly #send: FiberConnection.FiberConnection["unsafeRun"] = (statement, fiber, status, shape) =>
-    this.place === undefined
-      ? this.fibers.unsafeRun(statement, fiber, status, shape)
-      : unsafeRunAt(this.fibers.pool.driver, this.place, statement, fiber, status, shape)
+  #runner(): FiberConnection.FiberConnection["unsafeRun"] {
+    const { fibers, place } = this
+    return place === undefined
+      ? fibers.unsafeRun
+      : (statement, fiber, status, shape) => unsafeRunAt(fibers.pool.driver, place, statement, fiber, status, shape)
+  }
 
   #stream(statement: Driver.Statement): FiberConnection.RowStream {
     return this.place === undefined
@@ -239,34 +248,43 @@ class Inside<E> {
   constructor(readonly error: E) {}
 }
 
+/** Runs the effect in a transaction, whose own failures are told as this client tells them. */
+const inTransaction = <A, E, R>(
+  fibers: FiberConnection.FiberConnection,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | SqlError, R> =>
+  Effect.mapError(
+    Transaction.run(fibers, Effect.mapError(effect, (error) => new Inside(error))),
+    (error) => error instanceof Inside ? error.error : toSqlError(error)
+  )
+
 const makeWithTransaction = (
   fibers: FiberConnection.FiberConnection,
   attributes: ReadonlyArray<readonly [string, unknown]>
 ): SqlClient.SqlClient["withTransaction"] =>
-<A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.useSpan(
+<A, E, R>(effect: Effect.Effect<A, E, R>) => {
+  const inSpan = Effect.useSpan(
     "sql.transaction",
     { kind: "client", captureStackTrace: false },
     (span) =>
       Effect.withFiberRuntime<A, E | SqlError, R>((fiber) => {
         for (const [key, value] of attributes) span.attribute(key, value)
         const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
-        const body = Effect.mapError(
-          Effect.provideService(effect, Tracer.ParentSpan, span),
-          (error) => new Inside(error)
-        )
         const nested = fibers.places.of(fiber)?.transaction !== undefined
-        return Transaction.run(fibers, body).pipe(
-          Effect.onExit((exit) =>
+        return Effect.onExit(
+          inTransaction(fibers, Effect.provideService(effect, Tracer.ParentSpan, span)),
+          (exit) =>
             Effect.sync(() => {
               const end = Exit.isFailure(exit) ? "rollback" : nested ? "savepoint" : "commit"
               span.event(`db.transaction.${end}`, clock.unsafeCurrentTimeNanos())
             })
-          ),
-          Effect.mapError((error) => error instanceof Inside ? error.error : toSqlError(error))
         )
       })
   )
+  return Effect.withFiberRuntime<A, E | SqlError, R>((fiber) =>
+    isTraced(fiber) ? inSpan : inTransaction(fibers, effect)
+  )
+}
 
 const attributesOf = (
   { attributes }: Pool,
@@ -295,13 +313,9 @@ const makeWith = <More extends object>(
     const fibers = FiberConnection.make(pool)
     // a batch of a resolver runs in a fiber that knows the transaction by this tag alone
     fibers.places.announce({
-      add: (context, place) =>
-        place.transaction === undefined
-          ? context
-          : Context.add(context, SqlClient.TransactionConnection, [
-            new ClientConnection(fibers, place),
-            place.transaction.depth
-          ]),
+      key: SqlClient.TransactionConnection.key,
+      service: (place): Context.Tag.Service<typeof SqlClient.TransactionConnection> | undefined =>
+        place.transaction && [new ClientConnection(fibers, place), place.transaction.depth],
       find: (context) => placeIn(fibers, context)
     })
     const connection = new ClientConnection(fibers, undefined)

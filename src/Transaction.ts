@@ -8,17 +8,19 @@
 import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import * as DbErrors from "./DbError.js"
 import type { DbError } from "./DbError.js"
 import { holdsNothing, type Isolation, type Statement } from "./Driver.js"
 import type { FiberConnection } from "./FiberConnection.js"
 import { Again, isAgain, isReplaceable, retry } from "./internal/attempts.js"
+import type { Restore } from "./internal/awaiting.js"
 import type { Lease } from "./internal/lease.js"
+import type { Turn } from "./internal/leaseModel.js"
 import type { TransactionScope, TransactionWhole } from "./internal/place.js"
-import type { Restore } from "./internal/sessions.js"
 import { analyze } from "./internal/sessionState.js"
-import { runOn } from "./internal/submission.js"
+import { runOn, unsafeRunRestoring } from "./internal/submission.js"
 import type { Section } from "./internal/turns.js"
 import { duration } from "./PoolConfig.js"
 import * as Recovery from "./Recovery.js"
@@ -84,7 +86,7 @@ export const run = <A, E, R>(
 ): Effect.Effect<A, E | DbError, R> =>
   Effect.withFiberRuntime((fiber) => {
     const place = fibers.places.of(fiber)
-    if (place?.transaction !== undefined) return nested(fibers, place.lease, place.transaction, effect, options)
+    if (place?.transaction !== undefined) return nested(fibers, fiber, place.lease, place.transaction, effect, options)
     return options.retry === undefined
       ? once(fibers, effect, options, wholeOf(options))
       : repeatedly(fibers, effect, options, options.retry, fibers.isBound(fiber))
@@ -143,7 +145,7 @@ const once = <A, E, R>(
   if (begin === undefined) return noSuchLevel(fibers, options)
   const acquireTimeout = options.acquireTimeout === undefined ? undefined : duration(options.acquireTimeout)
   const attempt = fibers.inSession(
-    ({ lease }, restore) => outermost(fibers, lease, restore, effect, { begin, options, whole }),
+    (fiber, { lease }, restore) => outermost(fibers, fiber, lease, restore, effect, { begin, options, whole }),
     { acquireTimeout }
   )
   // a BEGIN whose connection was gone has begun nothing
@@ -153,6 +155,8 @@ const once = <A, E, R>(
 const noSuchLevel = ({ pool }: FiberConnection, { isolation }: TransactionOptions): Effect.Effect<never, DbError> =>
   Effect.fail(new DbErrors.InvalidTransaction({ reason: `${pool.driver.target} has no isolation level ${isolation}` }))
 
+type Running = Fiber.RuntimeFiber<unknown, unknown>
+
 interface Opening {
   readonly begin: ReadonlyArray<string>
   readonly options: TransactionOptions
@@ -161,11 +165,13 @@ interface Opening {
 
 const outermost = <A, E, R>(
   fibers: FiberConnection,
+  fiber: Running,
   lease: Lease,
   restore: Restore | undefined,
   effect: Effect.Effect<A, E, R>,
   { begin, options, whole }: Opening
 ): Effect.Effect<A, E | DbError | Again, R> =>
+  // what a driver throws dies in here, where the session is closed after it
   Effect.suspend(() => {
     const { driver } = fibers.pool
     if (lease.connection?.session() === "transaction") {
@@ -176,23 +182,19 @@ const outermost = <A, E, R>(
       )
     }
     const after = driver.transaction.after?.(options) ?? []
-    return inSection(
-      fibers,
-      lease,
-      {
-        section: { parent: undefined, undo: [], ended: false, whole, depth: 0 },
-        owned: restore !== undefined,
-        begin,
-        commit: [driver.transaction.commit, ...after],
-        rollBack: [driver.transaction.rollback, ...after]
-      },
-      effect,
-      restore
-    )
+    const bracket: Bracket = {
+      section: { parent: undefined, undo: [], ended: false, whole, depth: 0 },
+      owned: restore !== undefined,
+      begin,
+      commit: [driver.transaction.commit, ...after],
+      rollBack: [driver.transaction.rollback, ...after]
+    }
+    return inSection(fibers, fiber, lease, bracket, effect, restore)
   })
 
 const nested = <A, E, R>(
   fibers: FiberConnection,
+  fiber: Running,
   lease: Lease,
   outer: TransactionScope,
   effect: Effect.Effect<A, E, R>,
@@ -205,14 +207,15 @@ const nested = <A, E, R>(
     const { releaseSavepoint, rollbackTo, savepoint } = fibers.pool.driver.transaction
     const name = `effect_sql_pool_${whole.nextSavepoint++}`
     const undo = [rollbackTo(name), releaseSavepoint(name)]
+    const bracket: Bracket = {
+      section: { parent: outer, undo, ended: false, whole, depth: outer.depth + 1 },
+      owned: false,
+      begin: [savepoint(name)],
+      commit: [releaseSavepoint(name)],
+      rollBack: undo
+    }
     return Effect.catchIf(
-      inSection(fibers, lease, {
-        section: { parent: outer, undo, ended: false, whole, depth: outer.depth + 1 },
-        owned: false,
-        begin: [savepoint(name)],
-        commit: [releaseSavepoint(name)],
-        rollBack: undo
-      }, effect),
+      inSection(fibers, fiber, lease, bracket, effect, undefined),
       isAgain,
       ({ error }) => Effect.fail(error)
     )
@@ -252,25 +255,24 @@ interface Bracket {
  */
 const inSection = <A, E, R>(
   fibers: FiberConnection,
+  fiber: Running,
   lease: Lease,
   bracket: Bracket,
   effect: Effect.Effect<A, E, R>,
-  restore?: Restore
+  restore: Restore | undefined
 ): Effect.Effect<A, E | DbError | Again, R> => {
   if (restore === undefined) {
-    return Effect.uninterruptibleMask((restore) => inSection(fibers, lease, bracket, effect, restore))
+    return Effect.uninterruptibleMask((restore) => inSection(fibers, fiber, lease, bracket, effect, restore))
   }
-  let back: Effect.Effect<void> = Effect.void
-  const body = Effect.withFiberRuntime<A, E, R>((fiber) => {
-    const way = fibers.places.unsafeWay(fiber, { lease, transaction: bracket.section })
-    back = way.back
-    return Effect.zipRight(way.there, effect)
-  })
+  const { back, there } = fibers.places.unsafeWay(fiber, { lease, transaction: bracket.section })
+  const send: Send = (text, turn, failed) =>
+    unsafeRunRestoring(fiber, restore, lease, statement(fibers, text), turn, failed)
   const failed = (cause: Cause.Cause<E | DbError | Again>) =>
     Effect.zipRight(rollBack(fibers, lease, bracket, cause), Effect.failCause(cause))
-  return Effect.matchCauseEffect(restore(Effect.zipRight(enter(fibers, lease, bracket), body)), {
+  const inside = Effect.zipRight(there, restore(effect))
+  return Effect.matchCauseEffect(Effect.zipRight(enter(fibers, lease, bracket, send), inside), {
     onSuccess: (value) =>
-      Effect.matchCauseEffect(Effect.zipRight(back, restore(commit(fibers, lease, bracket))), {
+      Effect.matchCauseEffect(Effect.zipRight(back, commit(lease, bracket, send)), {
         onSuccess: () => Effect.succeed(value),
         onFailure: failed
       }),
@@ -278,11 +280,18 @@ const inSection = <A, E, R>(
   })
 }
 
+/** Sends one of the statements around the effect, as interruptible as that is. */
+type Send = <E = never>(
+  text: string,
+  turn: Turn,
+  failed?: (error: DbError) => Effect.Effect<never, DbError | E>
+) => Effect.Effect<unknown, DbError | E>
+
 /** Sends the texts, of which there is at least one, one after the other. */
-const inOrder = (
+const inOrder = <E>(
   texts: ReadonlyArray<string>,
-  send: (sql: string, index: number) => Effect.Effect<unknown, DbError>
-): Effect.Effect<unknown, DbError> => texts.map(send).reduce((before, next) => Effect.zipRight(before, next))
+  send: (sql: string, index: number) => Effect.Effect<unknown, E>
+): Effect.Effect<unknown, E> => texts.map(send).reduce((before, next) => Effect.zipRight(before, next))
 
 const statement = (fibers: FiberConnection, sql: string): Statement => ({
   sql,
@@ -293,36 +302,31 @@ const statement = (fibers: FiberConnection, sql: string): Statement => ({
 const enter = (
   fibers: FiberConnection,
   lease: Lease,
-  { begin, owned, section }: Bracket
-): Effect.Effect<unknown, DbError | Again> =>
-  Effect.suspend(() => {
-    // SET TRANSACTION ISOLATION LEVEL is a change too, but one that would be made again
-    const replaceable = owned && lease.connection !== undefined && holdsNothing(lease.connection.session())
-    return Effect.catchAll(
-      inOrder(begin, (sql, index) =>
-        runOn(
-          lease,
-          statement(fibers, sql),
-          index === 0 ? { section: section.parent, enters: section, opens: true } : { section, opens: true }
-        )),
-      (error): Effect.Effect<never, DbError | Again> => {
-        if (replaceable && isReplaceable(lease, error, true)) return Effect.fail(new Again(error))
-        fibers.pool.unsafeTold(error)
-        return Effect.fail(error)
-      }
-    )
+  { begin, owned, section }: Bracket,
+  send: Send
+): Effect.Effect<unknown, DbError | Again> => {
+  // SET TRANSACTION ISOLATION LEVEL is a change too, but one that would be made again
+  const replaceable = owned && lease.connection !== undefined && holdsNothing(lease.connection.session())
+  const failed = (error: DbError): Effect.Effect<never, DbError | Again> => {
+    if (replaceable && isReplaceable(lease, error, true)) return Effect.fail(new Again(error))
+    fibers.pool.unsafeTold(error)
+    return Effect.fail(error)
+  }
+  return inOrder(begin, (sql, index) => {
+    const turn = index === 0 ? { section: section.parent, enters: section, opens: true } : { section, opens: true }
+    return send<Again>(sql, turn, failed)
   })
+}
 
 /** Sends the statements that end the section. */
 const leave = (
-  fibers: FiberConnection,
-  lease: Lease,
   section: TransactionScope,
   final: "commit" | "rollback",
-  texts: ReadonlyArray<string>
+  texts: ReadonlyArray<string>,
+  send: Send
 ): Effect.Effect<unknown, DbError> =>
   inOrder(texts, (sql, index) =>
-    runOn(lease, statement(fibers, sql), {
+    send(sql, {
       section,
       final,
       // even when the fiber is interrupted, what becomes of a COMMIT must be known
@@ -334,15 +338,15 @@ const leave = (
  * Whoever has been forked in the section and still uses it has outlived it: what it runs is stopped, and a transaction
  * that it has nested and not finished is undone.
  */
-const commit = (fibers: FiberConnection, lease: Lease, { commit, section }: Bracket): Effect.Effect<unknown, DbError> =>
+const commit = (lease: Lease, { commit, section }: Bracket, send: Send): Effect.Effect<unknown, DbError> =>
   Effect.suspend((): Effect.Effect<unknown, DbError> => {
     // a section that has been left behind by the one around it ends with SessionEnded, like all statements of it
-    if (!lease.has(section)) return leaveBehind(fibers, lease, section, commit)
+    if (!lease.has(section)) return inOrder(commit.slice(0, 1), (sql) => send(sql, { section }))
     // before anybody is woken who waits for a turn in it
     section.ended = true
     const unfinished = lease.popTo(section)
     if (committedImplicitly(lease, section)) return Effect.sync(() => lease.leave(section))
-    return leave(fibers, lease, section, "commit", [...undoing(unfinished), ...commit])
+    return leave(section, "commit", [...undoing(unfinished), ...commit], send)
   })
 
 /** A statement inside, such as CREATE TABLE on MySQL, has committed everything, and the savepoint is gone. */
@@ -351,13 +355,6 @@ const committedImplicitly = (lease: Lease, { parent, whole }: TransactionScope):
   lease.connection?.session() !== "transaction"
 
 const undoing = (unfinished: Section | undefined): ReadonlyArray<string> => unfinished?.undo ?? []
-
-const leaveBehind = (
-  fibers: FiberConnection,
-  lease: Lease,
-  section: TransactionScope,
-  [first = ""]: ReadonlyArray<string>
-): Effect.Effect<unknown, DbError> => runOn(lease, statement(fibers, first), { section })
 
 /**
  * Undoes the work. An interrupted transaction that has its connection for itself waits for nothing: the pool resets the
@@ -394,7 +391,9 @@ const rollBack = (
     }
     return fibers.pool.unsafePatiently(
       Effect.catchAll(
-        Effect.asVoid(leave(fibers, lease, section, "rollback", rollBack)),
+        Effect.asVoid(
+          leave(section, "rollback", rollBack, (text, turn) => runOn(lease, statement(fibers, text), turn))
+        ),
         () => Effect.sync(() => giveUp("a failed rollback"))
       ),
       () => giveUp("an unanswered rollback")

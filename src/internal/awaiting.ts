@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type * as FiberStatus from "effect/FiberStatus"
+import { identity } from "effect/Function"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as RuntimeFlagsPatch from "effect/RuntimeFlagsPatch"
 
@@ -32,10 +33,13 @@ export type Start<A, E> = (
   fiber: Fiber.RuntimeFiber<unknown, unknown>
 ) => Started
 
+/** @internal Runs an effect as interruptible as the region around was; its fiber itself is uninterruptible. */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
 /** @internal Starts something, and waits for what it calls back with. `failed` is what `Effect.catchAll` would be told. */
 export const awaiting = <A, E, A2 = never, E2 = E>(
   start: Start<A, E>,
-  failed: (error: E) => Effect.Effect<A2, E | E2> = Effect.fail
+  failed?: (error: E) => Effect.Effect<A2, E | E2>
 ): Effect.Effect<A | A2, E | E2> =>
   Effect.withFiberRuntime((fiber, status) => unsafeAwaiting(fiber, status, start, failed))
 
@@ -44,24 +48,30 @@ export const unsafeAwaiting = <A, E, A2 = never, E2 = E>(
   fiber: Fiber.RuntimeFiber<unknown, unknown>,
   { runtimeFlags }: FiberStatus.Running,
   start: Start<A, E>,
+  failed?: (error: E) => Effect.Effect<A2, E | E2>
+): Effect.Effect<A | A2, E | E2> =>
+  RuntimeFlags.interruption(runtimeFlags)
+    // what `Effect.uninterruptibleMask` does in more steps
+    ? Effect.withRuntimeFlagsPatch(unsafeRestoring(fiber, interruptibly, start, failed), uninterruptible)
+    : unsafeRestoring(fiber, identity, start, failed)
+
+const interruptibly: Restore = (effect) => Effect.withRuntimeFlagsPatch(effect, interruptible)
+
+/** @internal The same where the fiber cannot be interrupted, lest its handler be skipped, but for what is restored. */
+export const unsafeRestoring = <A, E, A2 = never, E2 = E>(
+  fiber: Fiber.RuntimeFiber<unknown, unknown>,
+  restore: Restore,
+  start: Start<A, E>,
   failed: (error: E) => Effect.Effect<A2, E | E2> = Effect.fail
 ): Effect.Effect<A | A2, E | E2> => {
   let started: Started | undefined
   const answered = Effect.async<A, E>((resume) => {
     started = start(resume, fiber)
   })
-  if (!RuntimeFlags.interruption(runtimeFlags)) return Effect.catchAll(answered, failed)
-  // what `Effect.uninterruptibleMask` does in more steps: a handler is skipped where its fiber can be interrupted
-  const settled = Effect.catchAllCause(
-    Effect.withRuntimeFlagsPatch(answered, interruptible),
-    (cause): Effect.Effect<A2, E | E2> => {
-      if (started !== undefined && Cause.isInterrupted(cause)) {
-        return Effect.zipRight(started.interrupted(), Effect.failCause(cause))
-      }
-      return cause._tag === "Fail"
-        ? Effect.withRuntimeFlagsPatch(failed(cause.error), interruptible)
-        : Effect.failCause(cause)
+  return Effect.catchAllCause(restore(answered), (cause): Effect.Effect<A2, E | E2> => {
+    if (started !== undefined && Cause.isInterrupted(cause)) {
+      return Effect.zipRight(started.interrupted(), Effect.failCause(cause))
     }
-  )
-  return Effect.withRuntimeFlagsPatch(settled, uninterruptible)
+    return cause._tag === "Fail" ? restore(failed(cause.error)) : Effect.failCause(cause)
+  })
 }

@@ -48,7 +48,9 @@ export interface Way {
 
 /** @internal How a place is told to code that knows nothing of places. */
 export interface Announcement {
-  readonly add: (context: Context.Context<never>, place: Place) => Context.Context<never>
+  /** Of the service that tells the place. */
+  readonly key: string
+  readonly service: (place: Place) => unknown
   readonly find: (context: Context.Context<never>) => Place | undefined
 }
 
@@ -69,9 +71,11 @@ export class Places {
 
   /** The way from where the fiber is to the place; what it forks there is there too. */
   unsafeWay({ currentContext }: Fiber.RuntimeFiber<unknown, unknown>, place: Place): Way {
-    const here = Context.add(currentContext, this.#tag, place)
+    const services = new Map(currentContext.unsafeMap).set(this.#tag.key, place)
+    const told = this.#announcement?.service(place)
+    if (this.#announcement !== undefined && told !== undefined) services.set(this.#announcement.key, told)
     return {
-      there: FiberRef.set(FiberRef.currentContext, this.#announcement?.add(here, place) ?? here),
+      there: FiberRef.set(FiberRef.currentContext, Context.unsafeMake(services)),
       back: FiberRef.set(FiberRef.currentContext, currentContext)
     }
   }

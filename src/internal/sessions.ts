@@ -11,13 +11,13 @@ import type * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import type { Pool } from "../ConnectionPool.js"
 import type { AcquireError, ConnectionLost } from "../DbError.js"
+import type { Restore } from "./awaiting.js"
 import type { Lease } from "./lease.js"
 import { originOf } from "./origin.js"
 import { isFree, type OwnLeases, untold } from "./ownLeases.js"
 import type { Place, Places } from "./place.js"
 
-/** @internal Runs an effect as interruptible as the region around was; its fiber itself is uninterruptible. */
-export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+type Running = Fiber.RuntimeFiber<unknown, unknown>
 
 /** @internal */
 export interface SessionOptions {
@@ -38,40 +38,55 @@ export class Sessions {
     use: (place: Place) => Effect.Effect<A, E, R>,
     options?: SessionOptions
   ): Effect.Effect<A, E | AcquireError | ConnectionLost, R> =>
-    this.inSession(
-      (place, restore) =>
-        restore === undefined ? use(place) : Effect.withFiberRuntime<A, E, R>((fiber) => {
-          const { back, there } = this.places.unsafeWay(fiber, place)
-          return afterwards(restore(Effect.zipRight(there, Effect.suspend(() => use(place)))), back)
-        }),
-      options
-    )
+    this.inSession((fiber, place, restore) => {
+      if (restore === undefined) return use(place)
+      const { back, there } = this.places.unsafeWay(fiber, place)
+      const inside = restore(Effect.suspend(() => use(place)))
+      return Effect.zipRight(
+        there,
+        Effect.matchCauseEffect(inside, {
+          onSuccess: (value) => Effect.as(back, value),
+          onFailure: (cause) => Effect.zipRight(back, Effect.failCause(cause))
+        })
+      )
+    }, options)
 
   /**
    * Opens a session, unless the fiber is in one, and closes it after `use`. That goes to the place by itself; in a session of
-   * its own it is uninterruptible but for what it restores.
+   * its own it is uninterruptible but for what it restores, and must not throw.
    */
   readonly inSession = <A, E, R>(
-    use: (place: Place, restore: Restore | undefined) => Effect.Effect<A, E, R>,
+    use: (fiber: Running, place: Place, restore: Restore | undefined) => Effect.Effect<A, E, R>,
     options?: SessionOptions
   ): Effect.Effect<A, E | AcquireError | ConnectionLost, R> =>
     Effect.withFiberRuntime<A, E | AcquireError | ConnectionLost, R>((fiber) => {
       const outer = this.places.of(fiber)
-      if (outer !== undefined) return use(outer, undefined)
+      if (outer !== undefined) return use(fiber, outer, undefined)
       const loss = untold(this.own.of(fiber))
       if (loss !== undefined) return Effect.fail(loss)
       return Effect.uninterruptibleMask((restore) => {
         const session = this.#open(fiber, options?.acquireTimeout)
-        const inside = Effect.suspend(() => use({ lease: session, transaction: undefined }, restore))
-        return afterwards(
-          session.state._tag === "Ready" ? inside : Effect.zipRight(restore(session.granted()), inside),
-          // batched requests end it in another fiber than began it, which has ended then
-          Effect.withFiberRuntime((now) => Effect.succeed(this.#close(now, session)))
-        )
+        const place: Place = { lease: session, transaction: undefined }
+        const inside = session.state._tag === "Ready"
+          ? use(fiber, place, restore)
+          : Effect.zipRight(restore(session.granted()), Effect.suspend(() => use(fiber, place, restore)))
+        // what `Effect.ensuring` does, where the fiber cannot be interrupted
+        return Effect.matchCauseEffect(inside, {
+          onSuccess: (value) => this.#closed(session, Effect.succeed(value)),
+          onFailure: (cause) => this.#closed(session, Effect.failCause(cause))
+        })
       })
     })
 
-  #open(fiber: Fiber.RuntimeFiber<unknown, unknown>, acquireTimeout: number | undefined): Lease {
+  /** Closes the session. Batched requests end it in another fiber than began it, which has ended then. */
+  #closed<A, E>(session: Lease, exit: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return Effect.withFiberRuntime((fiber) => {
+      this.#close(fiber, session)
+      return exit
+    })
+  }
+
+  #open(fiber: Running, acquireTimeout: number | undefined): Lease {
     const own = this.own.of(fiber)
     const clean = isFree(own)
     const origin = originOf(this.pool, fiber, "db.session")
@@ -85,7 +100,7 @@ export class Sessions {
   }
 
   /** The connection stays with the fiber; whoever outlives the session has lost it. */
-  #close(fiber: Fiber.RuntimeFiber<unknown, unknown>, session: Lease): void {
+  #close(fiber: Running, session: Lease): void {
     const own = this.pool.unsafeLease("fiber", fiber.id(), originOf(this.pool, fiber, "db.session"))
     const clean = isFree(session)
     // what is clean and still being stopped would make the fiber wait
@@ -114,10 +129,3 @@ export const borrowIn = (
       )
     })
   )
-
-/** Runs `then` however the effect ends. What `Effect.ensuring` does, where the fiber cannot be interrupted. */
-const afterwards = <A, E, R>(effect: Effect.Effect<A, E, R>, then: Effect.Effect<void>): Effect.Effect<A, E, R> =>
-  Effect.matchCauseEffect(effect, {
-    onSuccess: (value) => Effect.as(then, value),
-    onFailure: (cause) => Effect.zipRight(then, Effect.failCause(cause))
-  })

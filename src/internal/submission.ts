@@ -10,7 +10,7 @@ import type * as Fiber from "effect/Fiber"
 import { identity } from "effect/Function"
 import { ConnectionBusy, type DbError, StatementCancelled } from "../DbError.js"
 import type { Connection, Result, Statement } from "../Driver.js"
-import { awaiting, type Started } from "./awaiting.js"
+import { awaiting, type Restore, type Started, unsafeRestoring } from "./awaiting.js"
 import type { Lease } from "./lease.js"
 import type { Submitted } from "./leaseHost.js"
 import { noteFate, outOfTime, outside, stoppedRead, toldOutcome, type Turn } from "./leaseModel.js"
@@ -240,3 +240,19 @@ export const runShaped = <A, A2 = never, E2 = DbError>(
  */
 export const runOn = (lease: Lease, statement: Statement, turn: Turn = outside): Effect.Effect<Result, DbError> =>
   runShaped(lease, statement, turn, identity, undefined)
+
+/** @internal What {@link runOn} does where the fiber cannot be interrupted, as interruptible as `restore` makes it. */
+export const unsafeRunRestoring = <E2>(
+  fiber: Fiber.RuntimeFiber<unknown, unknown>,
+  restore: Restore,
+  lease: Lease,
+  statement: Statement,
+  turn: Turn,
+  failed?: (error: DbError) => Effect.Effect<never, DbError | E2>
+): Effect.Effect<Result, DbError | E2> =>
+  unsafeRestoring<Result, DbError, never, DbError | E2>(
+    fiber,
+    restore,
+    (resume, fiber) => unsafeRun(lease, statement, turn, identity, resume, fiber),
+    failed
+  )
