@@ -52,6 +52,7 @@ import { callsFor } from "./internal/origin.js"
 import type { Place } from "./internal/place.js"
 import { analyze } from "./internal/sessionState.js"
 import { isTraced } from "./internal/spans.js"
+import { OneStatement } from "./internal/statement.js"
 import { untraced } from "./internal/untraced.js"
 import { heard, watchedStream } from "./internal/watched.js"
 import * as Queries from "./Queries.js"
@@ -187,7 +188,7 @@ class ClientConnection implements Connection {
     const traits = analyze(sql, driver.dialect)
     const several = unprepared && driver.severalStatements === true
     return Queries.refuse(driver, sql, params, traits, { several }) ??
-      { sql, params, traits, unprepared, compatible: true }
+      new OneStatement(sql, params, traits, unprepared, true)
   }
 
   #run<A>(

@@ -26,8 +26,8 @@ import type { Lease } from "./internal/lease.js"
 import { isLease, OwnLeases } from "./internal/ownLeases.js"
 import { Places } from "./internal/place.js"
 import { borrowIn, Sessions } from "./internal/sessions.js"
-import { analyze } from "./internal/sessionState.js"
 import { isTraced } from "./internal/spans.js"
+import { textOnly } from "./internal/statement.js"
 import { runOn, unsafeRun } from "./internal/submission.js"
 
 /**
@@ -125,8 +125,8 @@ class FiberConnectionImpl implements FiberConnection {
     const sessions = new Sessions(pool, this.places, this.#own)
     this.session = sessions.session
     this.inSession = sessions.inSession
-    const { dialect, transaction: { rollback } } = pool.driver
-    this.#rollback = { sql: rollback, params: [], traits: analyze(rollback, dialect) }
+    const { rollback } = pool.driver.transaction
+    this.#rollback = textOnly(rollback, pool.driver)
   }
 
   readonly run: FiberConnection["run"] = (statement) =>

@@ -24,6 +24,7 @@ import type { RowStream } from "./FiberConnection.js"
 import { type Calls, forgotten } from "./internal/origin.js"
 import { analyze, type StatementTraits } from "./internal/sessionState.js"
 import { bindNamed } from "./internal/sqlText.js"
+import { noParameters, OneStatement } from "./internal/statement.js"
 
 /**
  * A statement: SQL text, or a statement or fragment of `@effect/sql`, which brings its own parameters.
@@ -208,7 +209,9 @@ const prepareOrRefuse = (driver: Driver, sql: Sql, params?: Params): Statement |
       ? check(driver, text, own)
       : new ParameterError({ statement: text, reason: "a statement of @effect/sql brings its own parameters" })
   }
-  if (params === undefined || Array.isArray(params)) return check(driver, sql, (params as ReadonlyArray<unknown>) ?? [])
+  if (params === undefined || Array.isArray(params)) {
+    return check(driver, sql, (params as ReadonlyArray<unknown>) ?? noParameters)
+  }
   return bind(driver, sql, params as Readonly<Record<string, unknown>>)
 }
 
@@ -226,7 +229,7 @@ const check = (
   names?: ReadonlyArray<string>
 ): Statement | DbError => {
   const traits = analyze(sql, driver.dialect)
-  return refuse(driver, sql, params, traits, { names }) ?? { sql, params, traits }
+  return refuse(driver, sql, params, traits, { names }) ?? new OneStatement(sql, params, traits)
 }
 
 /** @internal What is wrong with a text and its parameters, if anything is. */

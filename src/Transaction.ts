@@ -12,16 +12,15 @@ import type * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import * as DbErrors from "./DbError.js"
 import type { DbError } from "./DbError.js"
-import { holdsNothing, type Isolation, type Statement } from "./Driver.js"
+import { holdsNothing, type Isolation } from "./Driver.js"
 import type { FiberConnection } from "./FiberConnection.js"
 import { Again, isAgain, isReplaceable, retry } from "./internal/attempts.js"
 import type { Restore } from "./internal/awaiting.js"
 import type { Lease } from "./internal/lease.js"
-import type { Turn } from "./internal/leaseModel.js"
-import type { TransactionScope, TransactionWhole } from "./internal/place.js"
-import { analyze } from "./internal/sessionState.js"
+import { OneTurn, type Turn } from "./internal/leaseModel.js"
+import { Place, type TransactionScope, type TransactionWhole } from "./internal/place.js"
+import { textOnly } from "./internal/statement.js"
 import { runOn, unsafeRunRestoring } from "./internal/submission.js"
-import type { Section } from "./internal/turns.js"
 import { duration } from "./PoolConfig.js"
 import * as Recovery from "./Recovery.js"
 
@@ -88,17 +87,22 @@ export const run = <A, E, R>(
     const place = fibers.places.of(fiber)
     if (place?.transaction !== undefined) return nested(fibers, fiber, place.lease, place.transaction, effect, options)
     return options.retry === undefined
-      ? once(fibers, effect, options, wholeOf(options))
+      ? once(fibers, effect, options, new OneWhole(options))
       : repeatedly(fibers, effect, options, options.retry, fibers.isBound(fiber))
   })
 
-const wholeOf = ({ isolation, readOnly = false }: TransactionOptions): TransactionWhole => ({
-  aborted: undefined,
-  committed: false,
-  nextSavepoint: 1,
-  isolation,
-  readOnly
-})
+class OneWhole implements TransactionWhole {
+  aborted: DbError | undefined
+  committed = false
+  nextSavepoint = 1
+  readonly isolation: Isolation | undefined
+  readonly readOnly: boolean
+
+  constructor({ isolation, readOnly = false }: TransactionOptions) {
+    this.isolation = isolation
+    this.readOnly = readOnly
+  }
+}
 
 /** Runs the transaction again while the schedule allows it. */
 const repeatedly = <A, E, R>(
@@ -110,7 +114,7 @@ const repeatedly = <A, E, R>(
 ): Effect.Effect<A, E | DbError, R> =>
   Effect.flatMap(Schedule.driver(schedule), (driver) => {
     const attempt: Effect.Effect<A, E | DbError, R> = Effect.suspend(() => {
-      const whole = wholeOf(options)
+      const whole = new OneWhole(options)
       return Effect.catchAllCause(once(fibers, effect, options, whole), (cause) => {
         const failure = passing(cause, whole)
         // what the session around it, or the fiber, had on the connection is gone with it, and would be missing
@@ -181,14 +185,15 @@ const outermost = <A, E, R>(
         })
       )
     }
-    const after = driver.transaction.after?.(options) ?? []
-    const bracket: Bracket = {
-      section: { parent: undefined, undo: [], ended: false, whole, depth: 0 },
-      owned: restore !== undefined,
+    const { commit, rollback } = driver.transaction
+    const after = driver.transaction.after?.(options)
+    const bracket = new Bracket(
+      new OneScope(whole, undefined, nothing),
+      restore !== undefined,
       begin,
-      commit: [driver.transaction.commit, ...after],
-      rollBack: [driver.transaction.rollback, ...after]
-    }
+      after === undefined ? [commit] : [commit, ...after],
+      after === undefined ? [rollback] : [rollback, ...after]
+    )
     return inSection(fibers, fiber, lease, bracket, effect, restore)
   })
 
@@ -207,13 +212,8 @@ const nested = <A, E, R>(
     const { releaseSavepoint, rollbackTo, savepoint } = fibers.pool.driver.transaction
     const name = `effect_sql_pool_${whole.nextSavepoint++}`
     const undo = [rollbackTo(name), releaseSavepoint(name)]
-    const bracket: Bracket = {
-      section: { parent: outer, undo, ended: false, whole, depth: outer.depth + 1 },
-      owned: false,
-      begin: [savepoint(name)],
-      commit: [releaseSavepoint(name)],
-      rollBack: undo
-    }
+    const section = new OneScope(whole, outer, undo)
+    const bracket = new Bracket(section, false, [savepoint(name)], [releaseSavepoint(name)], undo)
     return Effect.catchIf(
       inSection(fibers, fiber, lease, bracket, effect, undefined),
       isAgain,
@@ -240,14 +240,31 @@ const refuseNested = (
     : undefined
 }
 
-interface Bracket {
-  readonly section: TransactionScope
-  /** Whether the connection is this transaction's alone, and not a session's that goes on after it. */
-  readonly owned: boolean
-  readonly begin: ReadonlyArray<string>
-  readonly commit: ReadonlyArray<string>
-  readonly rollBack: ReadonlyArray<string>
+class OneScope implements TransactionScope {
+  ended = false
+  readonly depth: number
+
+  constructor(
+    readonly whole: TransactionWhole,
+    readonly parent: TransactionScope | undefined,
+    readonly undo: ReadonlyArray<string>
+  ) {
+    this.depth = parent === undefined ? 0 : parent.depth + 1
+  }
 }
+
+class Bracket {
+  constructor(
+    readonly section: TransactionScope,
+    /** Whether the connection is this transaction's alone, and not a session's that goes on after it. */
+    readonly owned: boolean,
+    readonly begin: ReadonlyArray<string>,
+    readonly commit: ReadonlyArray<string>,
+    readonly rollBack: ReadonlyArray<string>
+  ) {}
+}
+
+const nothing: ReadonlyArray<never> = []
 
 /**
  * Runs the effect between two brackets, with the connection for itself. What runs outside of it on the same connection
@@ -264,9 +281,9 @@ const inSection = <A, E, R>(
   if (restore === undefined) {
     return Effect.uninterruptibleMask((restore) => inSection(fibers, fiber, lease, bracket, effect, restore))
   }
-  const { back, there } = fibers.places.unsafeWay(fiber, { lease, transaction: bracket.section })
+  const { back, there } = fibers.places.unsafeWay(fiber, new Place(lease, bracket.section))
   const send: Send = (text, turn, failed) =>
-    unsafeRunRestoring(fiber, restore, lease, statement(fibers, text), turn, failed)
+    unsafeRunRestoring(fiber, restore, lease, textOnly(text, fibers.pool.driver), turn, failed)
   const failed = (cause: Cause.Cause<E | DbError | Again>) =>
     Effect.zipRight(rollBack(fibers, lease, bracket, cause), Effect.failCause(cause))
   const inside = Effect.zipRight(there, restore(effect))
@@ -287,17 +304,15 @@ type Send = <E = never>(
   failed?: (error: DbError) => Effect.Effect<never, DbError | E>
 ) => Effect.Effect<unknown, DbError | E>
 
-/** Sends the texts, of which there is at least one, one after the other. */
+/** Sends the texts, one after the other. */
 const inOrder = <E>(
   texts: ReadonlyArray<string>,
   send: (sql: string, index: number) => Effect.Effect<unknown, E>
-): Effect.Effect<unknown, E> => texts.map(send).reduce((before, next) => Effect.zipRight(before, next))
-
-const statement = (fibers: FiberConnection, sql: string): Statement => ({
-  sql,
-  params: [],
-  traits: analyze(sql, fibers.pool.driver.dialect)
-})
+): Effect.Effect<unknown, E> =>
+  texts.reduce<Effect.Effect<unknown, E> | undefined>(
+    (before, sql, index) => before === undefined ? send(sql, index) : Effect.zipRight(before, send(sql, index)),
+    undefined
+  ) ?? Effect.void
 
 const enter = (
   fibers: FiberConnection,
@@ -313,7 +328,9 @@ const enter = (
     return Effect.fail(error)
   }
   return inOrder(begin, (sql, index) => {
-    const turn = index === 0 ? { section: section.parent, enters: section, opens: true } : { section, opens: true }
+    const turn = new OneTurn(index === 0 ? section.parent : section)
+    if (index === 0) turn.enters = section
+    turn.opens = true
     return send<Again>(sql, turn, failed)
   })
 }
@@ -325,14 +342,14 @@ const leave = (
   texts: ReadonlyArray<string>,
   send: Send
 ): Effect.Effect<unknown, DbError> =>
-  inOrder(texts, (sql, index) =>
-    send(sql, {
-      section,
-      final,
-      // even when the fiber is interrupted, what becomes of a COMMIT must be known
-      patient: final === "commit",
-      leaves: index === texts.length - 1
-    }))
+  inOrder(texts, (sql, index) => {
+    const turn = new OneTurn(section)
+    turn.final = final
+    // even when the fiber is interrupted, what becomes of a COMMIT must be known
+    turn.patient = final === "commit"
+    turn.leaves = index === texts.length - 1
+    return send(sql, turn)
+  })
 
 /**
  * Whoever has been forked in the section and still uses it has outlived it: what it runs is stopped, and a transaction
@@ -341,20 +358,18 @@ const leave = (
 const commit = (lease: Lease, { commit, section }: Bracket, send: Send): Effect.Effect<unknown, DbError> =>
   Effect.suspend((): Effect.Effect<unknown, DbError> => {
     // a section that has been left behind by the one around it ends with SessionEnded, like all statements of it
-    if (!lease.has(section)) return inOrder(commit.slice(0, 1), (sql) => send(sql, { section }))
+    if (!lease.has(section)) return inOrder(commit.slice(0, 1), (sql) => send(sql, new OneTurn(section)))
     // before anybody is woken who waits for a turn in it
     section.ended = true
     const unfinished = lease.popTo(section)
     if (committedImplicitly(lease, section)) return Effect.sync(() => lease.leave(section))
-    return leave(section, "commit", [...undoing(unfinished), ...commit], send)
+    return leave(section, "commit", unfinished === undefined ? commit : [...unfinished.undo, ...commit], send)
   })
 
 /** A statement inside, such as CREATE TABLE on MySQL, has committed everything, and the savepoint is gone. */
 const committedImplicitly = (lease: Lease, { parent, whole }: TransactionScope): boolean =>
   parent !== undefined && whole.aborted === undefined && lease.state._tag === "Ready" &&
   lease.connection?.session() !== "transaction"
-
-const undoing = (unfinished: Section | undefined): ReadonlyArray<string> => unfinished?.undo ?? []
 
 /**
  * Undoes the work. An interrupted transaction that has its connection for itself waits for nothing: the pool resets the
@@ -392,7 +407,7 @@ const rollBack = (
     return fibers.pool.unsafePatiently(
       Effect.catchAll(
         Effect.asVoid(
-          leave(section, "rollback", rollBack, (text, turn) => runOn(lease, statement(fibers, text), turn))
+          leave(section, "rollback", rollBack, (text, turn) => runOn(lease, textOnly(text, fibers.pool.driver), turn))
         ),
         () => Effect.sync(() => giveUp("a failed rollback"))
       ),

@@ -14,8 +14,8 @@ import { StatementLimit } from "../PoolConfig.js"
 import * as Recovery from "../Recovery.js"
 import { type FirstChunk, firstChunk } from "./cursorStream.js"
 import type { Lease } from "./lease.js"
-import { outside, type Turn } from "./leaseModel.js"
-import { analyze } from "./sessionState.js"
+import { OneTurn, outside, type Turn } from "./leaseModel.js"
+import { textOnly } from "./statement.js"
 import { runOn, runShaped } from "./submission.js"
 import type { Section } from "./turns.js"
 
@@ -28,7 +28,7 @@ export class Again {
 /** @internal The turn of what the fiber is going to run in the section, for as long as the fiber's effect lets it. */
 export const turnOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>, section?: Section): Turn => {
   const limit = fiber.currentContext.unsafeMap.get(StatementLimit.key) as number | undefined
-  return section === undefined && limit === undefined ? outside : { section, limit }
+  return section === undefined && limit === undefined ? outside : new OneTurn(section, limit)
 }
 
 /** @internal However the effect ends, the lease may serve somebody else afterwards. */
@@ -46,12 +46,13 @@ const ofOneCall = (statement: Statement): Statement => ({ ...statement })
  * borrower before it left, and so would one for the id of an INSERT that generated none.
  */
 const checkPrevious = (
-  { dialect, generatedId }: Driver,
+  driver: Driver,
   lease: Lease,
   statement: Statement,
   turn: Turn
 ): Effect.Effect<void, DbError> =>
   Effect.suspend(() => {
+    const { dialect, generatedId } = driver
     const { history } = lease
     const { statements, wrote } = history
     const lost = Effect.fail(new AffinityLost({ statement: statement.sql }))
@@ -60,7 +61,7 @@ const checkPrevious = (
     if (!statement.traits.readsInsertId) return Effect.void
     if (history.insertIds.length === 0) return lost
     if (generatedId === undefined) return Effect.void
-    const question: Statement = { sql: generatedId, params: [], traits: analyze(generatedId, dialect) }
+    const question = textOnly(generatedId, driver)
     return Effect.flatMap(
       runOn(lease, question, { ...turn, holdsFor: statement }),
       // an INSERT may have been ahead of the question

@@ -38,6 +38,7 @@ const running: LeaseState = { _tag: "Running" }
 const streaming: LeaseState = { _tag: "Streaming" }
 const stopping: LeaseState = { _tag: "Stopping" }
 const waiting: LeaseState = { _tag: "Waiting" }
+const handedOver: LeaseState = { _tag: "Ended", end: { _tag: "Released", by: "the end of its session" } }
 const takenBack: LeaseState = { _tag: "Ended", end: { _tag: "TakenBack" } }
 
 /** @internal */
@@ -341,7 +342,7 @@ export class Lease {
     if ((state._tag !== "Ready" && state._tag !== "Stopping") || slot === undefined) return false
     // no state goes with it, so that there is nothing to hand over
     if (this.#doomed && this.#holdsNothing) return false
-    this.state = { _tag: "Ended", end: { _tag: "Released", by: "the end of its session" } }
+    this.state = handedOver
     heir.#slot = slot
     heir.#member = this.#member
     heir.history = this.history

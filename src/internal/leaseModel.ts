@@ -72,8 +72,19 @@ export interface Turn {
   readonly limit?: number | undefined
 }
 
+/** @internal Of a class, see `statement`. */
+export class OneTurn implements Turn {
+  enters: Section | undefined
+  leaves: boolean | undefined
+  opens: boolean | undefined
+  final: "commit" | "rollback" | undefined
+  patient: boolean | undefined
+
+  constructor(readonly section: Section | undefined, readonly limit?: number | undefined) {}
+}
+
 /** @internal */
-export const outside: Turn = { section: undefined }
+export const outside: Turn = new OneTurn(undefined)
 
 const writing = new Set(["INSERT", "REPLACE", "UPDATE", "DELETE"])
 const mostInsertIds = 16

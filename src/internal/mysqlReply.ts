@@ -8,11 +8,24 @@ import type { Result, Row } from "../Driver.js"
 import type { RawField, RawOk } from "./mysqlProtocol.js"
 import { columnNames, type Reading, type RowConverter, rowConverter, toInsertId } from "./mysqlRows.js"
 
-/** @internal */
-export interface Reply {
-  readonly result: Result
-  readonly oks: ReadonlyArray<RawOk>
-  readonly hasRows: boolean
+/** @internal Of a class, see `statement`, as all that is made for each. */
+export class Reply {
+  constructor(
+    readonly result: Result,
+    readonly oks: ReadonlyArray<RawOk>,
+    readonly hasRows: boolean
+  ) {}
+}
+
+class OneResult implements Result {
+  constructor(
+    readonly columns: ReadonlyArray<string>,
+    readonly rows: ReadonlyArray<Row>,
+    readonly affectedRows: number,
+    readonly insertId: number | bigint,
+    readonly warnings: number,
+    readonly info?: string | undefined
+  ) {}
 }
 
 /** @internal */
@@ -24,22 +37,17 @@ const convertAll = (rows: ReadonlyArray<Array<unknown>>, convert: RowConverter |
   return rows
 }
 
-const rowsResult = (rows: unknown, fields: Fields, warnings: number, reading: Reading): Result => ({
-  columns: columnNames(fields),
-  rows: convertAll(rows as Array<Array<unknown>>, rowConverter(fields, reading)),
-  affectedRows: 0,
-  insertId: 0,
-  warnings
-})
+const rowsResult = (rows: unknown, fields: Fields, warnings: number, reading: Reading): Result =>
+  new OneResult(
+    columnNames(fields),
+    convertAll(rows as Array<Array<unknown>>, rowConverter(fields, reading)),
+    0,
+    0,
+    warnings
+  )
 
-const okResult = (ok: RawOk): Result => ({
-  columns: [],
-  rows: [],
-  affectedRows: Number(ok.affectedRows),
-  insertId: toInsertId(ok.insertId),
-  warnings: ok.warningStatus,
-  info: ok.info
-})
+const okResult = (ok: RawOk): Result =>
+  new OneResult([], [], Number(ok.affectedRows), toInsertId(ok.insertId), ok.warningStatus, ok.info)
 
 const readSeveral = (
   results: ReadonlyArray<unknown>,
@@ -52,11 +60,8 @@ const readSeveral = (
     return own === undefined ? okResult(result as RawOk) : rowsResult(result, own, warnings, reading)
   })
   const first = all.find((_, at) => fields[at] !== undefined)
-  return {
-    result: { ...(first ?? all[all.length - 1] as Result), all },
-    oks: results.filter((_, at) => fields[at] === undefined) as ReadonlyArray<RawOk>,
-    hasRows: first !== undefined
-  }
+  const oks = results.filter((_, at) => fields[at] === undefined) as ReadonlyArray<RawOk>
+  return new Reply({ ...(first ?? all[all.length - 1] as Result), all }, oks, first !== undefined)
 }
 
 /**
@@ -66,9 +71,9 @@ const readSeveral = (
  * @internal
  */
 export const readReply = (result: unknown, fields: unknown, warnings: number, reading: Reading, own = 0): Reply => {
-  if (fields === undefined) return { result: okResult(result as RawOk), oks: [result as RawOk], hasRows: false }
+  if (fields === undefined) return new Reply(okResult(result as RawOk), [result as RawOk], false)
   const single = !(Array.isArray(fields) && (fields[0] === undefined || Array.isArray(fields[0])))
-  if (single) return { result: rowsResult(result, fields as Fields, warnings, reading), oks: [], hasRows: true }
+  if (single) return new Reply(rowsResult(result, fields as Fields, warnings, reading), [], true)
   const results = result as ReadonlyArray<unknown>
   return readSeveral(results.slice(own), (fields as ReadonlyArray<Fields | undefined>).slice(own), warnings, reading)
 }

@@ -31,7 +31,7 @@ const textVerbs: ReadonlySet<string> = new Set(
     .split(" ")
 )
 
-abstract class Execution<A> extends Operation<A> implements Listener {
+abstract class Execution<A> extends Operation<A> implements Listener, Reading {
   private repeated = false
   private asText = false
   protected answer: Answer | undefined
@@ -55,12 +55,16 @@ abstract class Execution<A> extends Operation<A> implements Listener {
     else this.prepare()
   }
 
-  protected get reading(): Reading {
-    return {
-      offsetMillis: this.host.offsetMillis,
-      compatible: this.statement.compatible === true,
-      binary: !this.asText
-    }
+  get offsetMillis(): number {
+    return this.host.offsetMillis
+  }
+
+  get compatible(): boolean {
+    return this.statement.compatible === true
+  }
+
+  get binary(): boolean {
+    return !this.asText
   }
 
   protected get isRunning(): boolean {
@@ -212,7 +216,7 @@ export class RunExecution extends Execution<Result> {
     const { host, statement } = this
     const { status = 0, warnings = 0 } = this.answer ?? {}
     try {
-      const reply = readReply(result, fields, warnings, this.reading, this.forgetsId ? 1 : 0)
+      const reply = readReply(result, fields, warnings, this, this.forgetsId ? 1 : 0)
       if (this.several) return reply.result
       if (reply.hasRows) host.tracker.rowsEnded(status)
       for (const ok of reply.oks) host.tracker.okReceived(statement, ok)
@@ -272,7 +276,7 @@ export class StreamExecution extends Execution<void> {
     this.current = fields
     if (fields === undefined || this.choice !== undefined) return
     this.choice = fields
-    this.convert = rowConverter(fields, this.reading)
+    this.convert = rowConverter(fields, this)
     this.cursor.begin(columnNames(fields))
   }
 

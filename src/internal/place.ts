@@ -32,18 +32,16 @@ export interface TransactionScope extends Section {
 }
 
 /** @internal Where statements run that share a connection: on whose, and in which transaction. */
-export interface Place {
-  readonly lease: Lease
-  readonly transaction: TransactionScope | undefined
+export class Place {
+  constructor(readonly lease: Lease, readonly transaction: TransactionScope | undefined) {}
 }
 
 /**
  * @internal What `Effect.provide` would do in many more steps. The fiber has to be taken back, however it ends there, where it
  * cannot be interrupted.
  */
-export interface Way {
-  readonly there: Effect.Effect<void>
-  readonly back: Effect.Effect<void>
+export class Way {
+  constructor(readonly there: Effect.Effect<void>, readonly back: Effect.Effect<void>) {}
 }
 
 /** @internal How a place is told to code that knows nothing of places. */
@@ -74,10 +72,10 @@ export class Places {
     const services = new Map(currentContext.unsafeMap).set(this.#tag.key, place)
     const told = this.#announcement?.service(place)
     if (this.#announcement !== undefined && told !== undefined) services.set(this.#announcement.key, told)
-    return {
-      there: FiberRef.set(FiberRef.currentContext, Context.unsafeMake(services)),
-      back: FiberRef.set(FiberRef.currentContext, currentContext)
-    }
+    return new Way(
+      FiberRef.set(FiberRef.currentContext, Context.unsafeMake(services)),
+      FiberRef.set(FiberRef.currentContext, currentContext)
+    )
   }
 
   /**

@@ -15,7 +15,7 @@ import type { Restore } from "./awaiting.js"
 import type { Lease } from "./lease.js"
 import { originOf } from "./origin.js"
 import { isFree, type OwnLeases, untold } from "./ownLeases.js"
-import type { Place, Places } from "./place.js"
+import { Place, type Places } from "./place.js"
 
 type Running = Fiber.RuntimeFiber<unknown, unknown>
 
@@ -66,7 +66,7 @@ export class Sessions {
       if (loss !== undefined) return Effect.fail(loss)
       return Effect.uninterruptibleMask((restore) => {
         const session = this.#open(fiber, options?.acquireTimeout)
-        const place: Place = { lease: session, transaction: undefined }
+        const place = new Place(session, undefined)
         const inside = session.state._tag === "Ready"
           ? use(fiber, place, restore)
           : Effect.zipRight(restore(session.granted()), Effect.suspend(() => use(fiber, place, restore)))

@@ -38,7 +38,8 @@ export interface Waiting {
 export class Turns {
   /** The section on top of the stack. */
   section: Section | undefined
-  readonly #queues = new Map<Section | undefined, LinkedList<Waiting>>()
+  /** Made by the first that waits. */
+  #queues: Map<Section | undefined, LinkedList<Waiting>> | undefined
   /** Who waited for a section that has ended meanwhile, and has to be told. */
   #late: Array<Waiting> = []
 
@@ -48,6 +49,7 @@ export class Turns {
   }
 
   enqueue(waiting: Waiting): Node<Waiting> {
+    this.#queues ??= new Map()
     const queue = this.#queues.get(waiting.section)
     if (queue !== undefined) return queue.append(waiting)
     const fresh = new LinkedList<Waiting>()
@@ -70,7 +72,7 @@ export class Turns {
   any(): Waiting | undefined {
     const late = this.#late.shift()
     if (late !== undefined) return late
-    for (const section of this.#queues.keys()) {
+    for (const section of this.#queues?.keys() ?? []) {
       // who has given up has left an empty queue behind
       const one = this.#shift(section)
       if (one !== undefined) return one
@@ -101,10 +103,10 @@ export class Turns {
   }
 
   #shift(section: Section | undefined): Waiting | undefined {
-    const queue = this.#queues.get(section)
+    const queue = this.#queues?.get(section)
     if (queue === undefined) return undefined
     const waiting = queue.shift()
-    if (queue.size === 0) this.#queues.delete(section)
+    if (queue.size === 0) this.#queues?.delete(section)
     return waiting
   }
 }

@@ -25,6 +25,7 @@ const floors: ReadonlyArray<readonly [name: string, ...files: ReadonlyArray<stri
   ["functions", "internal/builtinFunctions"],
   ["statements", "internal/sessionState"],
   ["contract", "Driver"],
+  ["what is run", "internal/statement"],
   ["policies", "PoolConfig", "PoolStats", "Recovery", "internal/spans"],
   ["times and events", "internal/histogram", "PoolEvents"],
   ["what a monitor draws with", "internal/monitorText", "internal/monitorModel", "internal/monitorScreen"],
