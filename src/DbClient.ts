@@ -23,6 +23,8 @@
  *   instead of being committed statement by statement; a failed COMMIT is an error instead of a defect.
  * - A statement while a stream of the same transaction or reserved connection is open is an error instead of a hang.
  * - A connection of `reserve` that is used after its scope is a defect.
+ * - With no tracer but Effect's own, which shows a span to nobody, statements and transactions open none: what asks for the
+ *   current span inside `withTransaction` finds the one around it.
  * - `TransactionConnection` of another pool's client is ignored. The field's own clients believe any: inside a transaction
  *   of this pool a client of theirs runs on its connection.
  *
@@ -263,29 +265,23 @@ const makeWithTransaction = (
   fibers: FiberConnection.FiberConnection,
   attributes: ReadonlyArray<readonly [string, unknown]>
 ): SqlClient.SqlClient["withTransaction"] =>
-<A, E, R>(effect: Effect.Effect<A, E, R>) => {
-  const inSpan = Effect.useSpan(
-    "sql.transaction",
-    { kind: "client", captureStackTrace: false },
-    (span) =>
-      Effect.withFiberRuntime<A, E | SqlError, R>((fiber) => {
-        for (const [key, value] of attributes) span.attribute(key, value)
-        const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
-        const nested = fibers.places.of(fiber)?.transaction !== undefined
-        return Effect.onExit(
-          inTransaction(fibers, Effect.provideService(effect, Tracer.ParentSpan, span)),
-          (exit) =>
-            Effect.sync(() => {
-              const end = Exit.isFailure(exit) ? "rollback" : nested ? "savepoint" : "commit"
-              span.event(`db.transaction.${end}`, clock.unsafeCurrentTimeNanos())
-            })
-        )
-      })
-  )
-  return Effect.withFiberRuntime<A, E | SqlError, R>((fiber) =>
-    isTraced(fiber) ? inSpan : inTransaction(fibers, effect)
-  )
-}
+<A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.withFiberRuntime<A, E | SqlError, R>((fiber) => {
+    if (!isTraced(fiber)) return inTransaction(fibers, effect)
+    const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+    const nested = fibers.places.of(fiber)?.transaction !== undefined
+    return Effect.useSpan("sql.transaction", { kind: "client", captureStackTrace: false }, (span) => {
+      for (const [key, value] of attributes) span.attribute(key, value)
+      return Effect.onExit(
+        inTransaction(fibers, Effect.provideService(effect, Tracer.ParentSpan, span)),
+        (exit) =>
+          Effect.sync(() => {
+            const end = Exit.isFailure(exit) ? "rollback" : nested ? "savepoint" : "commit"
+            span.event(`db.transaction.${end}`, clock.unsafeCurrentTimeNanos())
+          })
+      )
+    })
+  })
 
 const attributesOf = (
   { attributes }: Pool,

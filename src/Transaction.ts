@@ -304,7 +304,7 @@ type Send = <E = never>(
   failed?: (error: DbError) => Effect.Effect<never, DbError | E>
 ) => Effect.Effect<unknown, DbError | E>
 
-/** Sends the texts, one after the other. */
+/** Sends the texts, one after the other. Without any there would be no transaction, and nobody would be told. */
 const inOrder = <E>(
   texts: ReadonlyArray<string>,
   send: (sql: string, index: number) => Effect.Effect<unknown, E>
@@ -312,7 +312,7 @@ const inOrder = <E>(
   texts.reduce<Effect.Effect<unknown, E> | undefined>(
     (before, sql, index) => before === undefined ? send(sql, index) : Effect.zipRight(before, send(sql, index)),
     undefined
-  ) ?? Effect.void
+  ) ?? Effect.dieMessage("the driver gives no statement that begins or ends a transaction")
 
 const enter = (
   fibers: FiberConnection,

@@ -8,7 +8,7 @@ import type { Driver, Statement } from "../Driver.js"
 import { analyze, type StatementTraits } from "./sessionState.js"
 
 /** @internal */
-export const noParameters: ReadonlyArray<never> = []
+export const noParameters: ReadonlyArray<never> = Object.freeze([])
 
 /** @internal The statement of one call. */
 export class OneStatement implements Statement {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Option, Stream, TestClock } from "effect"
+import { vi } from "vitest"
 import { StatementError } from "../../src/DbError.js"
 import { runOn } from "../../src/internal/submission.js"
 import * as Transaction from "../../src/Transaction.js"
@@ -126,6 +127,19 @@ describe("a transaction", () => {
         expect(yield* fixture.pool.snapshot).toMatchObject({ held: 0 })
       })))
 })
+
+it.effect("a transaction that the driver has no statement for dies before its effect, and keeps no connection", () =>
+  withPool({ poolSize: 1 }, (fixture) =>
+    Effect.gen(function*() {
+      yield* Effect.acquireRelease(
+        Effect.sync(() => vi.spyOn(fixture.pool.driver.transaction, "begin").mockReturnValue([])),
+        (spy) => Effect.sync(() => spy.mockRestore())
+      )
+      const exit = yield* Effect.exit(inTransaction(fixture, fixture.run("INSERT")))
+      expect(Exit.isFailure(exit) && Cause.isDie(exit.cause)).toBe(true)
+      expect(texts(fixture)).toEqual([])
+      expect(yield* Effect.flatMap(Effect.fork(fixture.run("SELECT id")), Fiber.join)).toBe("1")
+    }).pipe(Effect.scoped)))
 
 describe("the loss of a connection", () => {
   it.effect("under a write of another connection inside of a transaction stays of unknown outcome", () =>
